@@ -1,0 +1,1 @@
+"""Reads bytes within bounds, finds the account, journals, replies."""

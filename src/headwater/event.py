@@ -1,0 +1,91 @@
+"""What a decoder makes of a request: events, and what could not become one.
+
+These are wire-independent and have no clock: a decoder gives the same value for the same request,
+today and in a replay. Times are integers, microseconds since 1970 in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Kind = Literal["track", "page", "session_start", "identify", "profile", "error"]
+Strength = Literal["strong", "weak", "correlation", "lookup", "context"]
+
+
+class Identity(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One identifier as it was on the wire.
+
+    `denied` marks sentinel values (``"0"``, ``"null"`` …) that assert nothing and are kept all the
+    same (dialects, shared rule 5). `scope` is the namespace's own scope (identity, section 2):
+    a client group, an appId, a company; empty for the whole account.
+    """
+
+    namespace: str
+    scope: str
+    value: str
+    strength: Strength
+    denied: bool = False
+
+
+class Issue(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Something odd that was accepted all the same: a code, the field, a detail in words."""
+
+    code: str
+    field: str = ""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.code, self.field, self.detail) if part)
+
+
+class Event(msgspec.Struct, kw_only=True, gc=False):
+    """One decoded event, before it is known who did it.
+
+    `occurred_at` is the client's time in microseconds, None where it gave none or an unreadable one
+    (received_at counts then). `session` is the client's own session id as text. `dedupe` is the raw
+    dedupe key (16 bytes) where the dialect has one. `raw` holds the vendor's own words (raw type,
+    action, object, raw date). `index` is the place in the request's list.
+    """
+
+    index: int
+    kind: Kind
+    name: str
+    scope: str
+    occurred_at: int | None = None
+    identities: list[Identity] = msgspec.field(default_factory=list)
+    session: str | None = None
+    properties: dict[str, Any] = msgspec.field(default_factory=dict)
+    profile_set: dict[str, Any] = msgspec.field(default_factory=dict)
+    profile_unset: list[str] = msgspec.field(default_factory=list)
+    context: dict[str, Any] = msgspec.field(default_factory=dict)
+    raw: dict[str, Any] = msgspec.field(default_factory=dict)
+    issues: list[Issue] = msgspec.field(default_factory=list)
+    dedupe: bytes | None = None
+
+
+class Rejection(msgspec.Struct, kw_only=True, gc=False):
+    """What could not become an event: a typed reason, words, and the piece it speaks of.
+
+    `index` is the place in the request's list, 0 for a request as a whole; `piece` is the text of
+    the refused item, empty when it is the whole request.
+    """
+
+    index: int
+    reason: str
+    detail: str = ""
+    scope: str = ""
+    piece: str = ""
+
+
+class Decoded(msgspec.Struct, kw_only=True, gc=False):
+    """All that one request holds: received = len(events) + len(rejected) + heartbeats."""
+
+    events: list[Event] = msgspec.field(default_factory=list)
+    rejected: list[Rejection] = msgspec.field(default_factory=list)
+    heartbeats: int = 0
+
+    @property
+    def received(self) -> int:
+        return len(self.events) + len(self.rejected) + self.heartbeats

@@ -1,0 +1,59 @@
+"""Every bound, in one place: units last in the name, the reason beside the number."""
+
+from __future__ import annotations
+
+# --- one request -------------------------------------------------------------------------------
+target_bytes_max = 8_192  # most servers' default; enough for every path without data in it
+target_bytes_max_query = 65_536  # Vibetrace and Gamooga carry the whole event in the URL
+header_count_max = 100
+headers_bytes_max = 32_768
+vaix_body_bytes_max = 8_000_000  # the vendor's own documented 413
+nucleus_body_bytes_max = 16 * 1024 * 1024  # clients send their whole queue in one message
+orbee_body_bytes_max = 262_144
+vibetrace_body_bytes_max = 262_144  # a POST form is a superset here; same as Orbee
+gamooga_body_bytes_max = 1_048_576
+json_depth_max = 100  # the store's JSON column refuses some hundreds; no real event is so deep
+json_keys_max = 1_000  # a JSON column makes a path of each; more is kept as text, with an issue
+
+# --- time --------------------------------------------------------------------------------------
+headers_seconds_max = 10.0  # from the first byte; dripping bytes does not extend it
+body_seconds_max = 20.0
+unread_answer_seconds_max = 20.0
+idle_seconds_max = 75.0  # nginx's keep-alive default
+websocket_idle_seconds_max = 180.0  # mobile clients suspend; two missed pings
+websocket_ping_seconds = 60.0
+drain_seconds_max = 25.0  # SIGTERM must end within 30 s
+
+# --- one collector process ---------------------------------------------------------------------
+connections_max = 10_000  # ~8 KiB each in this process: 80 MB at the most
+inflight_bytes_max = 64 * 1024 * 1024  # request bytes held before their fsync
+pipeline_requests_max = 64  # answers owed on one connection before reading pauses
+websocket_messages_max = 16  # messages of one socket that wait for their fsync
+rate_buckets_max = 65_536  # clients that the rate limiter remembers
+rate_burst_seconds = 2.0
+token_cache_max = 4_096  # verified JWTs
+
+# --- journal -----------------------------------------------------------------------------------
+batch_requests_max = 2_048  # one group commit
+batch_bytes_max = 8 * 1024 * 1024
+segment_bytes_max = 64 * 1024 * 1024  # then a new file: old ones are checkpointed off the ack path
+journal_bytes_max = 20 * 1024 * 1024 * 1024  # default of [journal] max_bytes; then 503
+visitor_cache_max = 100_000  # Gamooga ids answered without asking the registry
+
+# --- hub ---------------------------------------------------------------------------------------
+load_events_max = 20_000  # one insert
+load_bytes_max = 32 * 1024 * 1024
+load_poll_seconds = 0.05
+load_gap_seconds = 0.2  # at low rates, no more than five inserts a second
+dedupe_days_min = 8  # the window promised is 7 days; the day of arrival counts as a whole
+live_subscribers_max = 64
+live_queue_events_max = 1_000  # a slow reader is dropped, never waited for
+store_memory_bytes_max = 600 * 1024 * 1024  # chDB, of the hub's 1 GB
+
+# --- one query ---------------------------------------------------------------------------------
+query_seconds_max = 10
+query_memory_bytes_max = 512 * 1024 * 1024
+query_rows_max = 1_000_000
+query_answer_bytes_max = 64 * 1024 * 1024
+query_text_bytes_max = 65_536
+query_parallel_max = 4

@@ -1,0 +1,1 @@
+"""Decoded events become stored ones: duplicate or not, and who."""

@@ -1,0 +1,1 @@
+"""Rows into ClickHouse, exactly once; questions out of it."""

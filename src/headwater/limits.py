@@ -13,6 +13,7 @@ orbee_body_bytes_max = 262_144
 vibetrace_body_bytes_max = 262_144  # a POST form is a superset here; same as Orbee
 gamooga_body_bytes_max = 1_048_576
 json_depth_max = 100  # the store's JSON column refuses some hundreds; no real event is so deep
+json_nesting_max = 400  # more is bad JSON: the parser's own bound moves with the caller's stack
 json_keys_max = 1_000  # a JSON column makes a path of each; more is kept as text, with an issue
 
 # --- time --------------------------------------------------------------------------------------
@@ -38,7 +39,16 @@ batch_requests_max = 2_048  # one group commit
 batch_bytes_max = 8 * 1024 * 1024
 segment_bytes_max = 64 * 1024 * 1024  # then a new file: old ones are checkpointed off the ack path
 journal_bytes_max = 20 * 1024 * 1024 * 1024  # default of [journal] max_bytes; then 503
+sweep_bytes_max = 2 * 1024 * 1024  # checkpointed at a time: a few ms of disk, 64 MiB would be 100
+journal_probe_seconds = 1.0  # how soon a writer that is full or has failed looks again
+journal_commit_seconds_max = 5.0  # a commit under way for longer: the disk hangs, not ready
+journal_open_files_max = 16  # segments that a reader keeps open; two descriptors and a map each
+damaged_rows_tried_max = 200_000  # looking for the next good batch: a second or two, in a disaster
 visitor_cache_max = 100_000  # Gamooga ids answered without asking the registry
+visitor_questions_max = 1_024  # answered in one transaction; its fsync is far dearer than these
+registry_busy_seconds_max = 10.0  # waiting for another process's transaction, milliseconds each
+seen_cache_bytes = 48 * 1024 * 1024  # the hub's, of its 1 GB: the pages of the last minutes
+seen_forget_rows = 20_000  # looked at in one call: some 5 ms, with the loader waiting
 
 # --- hub ---------------------------------------------------------------------------------------
 load_events_max = 20_000  # one insert

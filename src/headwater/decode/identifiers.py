@@ -6,7 +6,8 @@ from typing import Any
 
 from headwater.event import Identity, Strength
 
-_WHITE = " \t\r\n\v\f"
+#: ASCII white space, which surrounds an identifier and is no part of it.
+WHITE = " \t\r\n\v\f"
 
 #: Values that clients send for "nobody"; they are kept and assert nothing (dialects, rule 5).
 DENIED = frozenset(
@@ -34,7 +35,7 @@ def identifier(value: Any) -> str | None:
     """The identifier in a JSON value: str (ASCII white space around it removed), int and float as
     their exact text (an integral float like 5.0 as "5"); None for bool, null and containers."""
     if isinstance(value, str):
-        return value.strip(_WHITE)
+        return value.strip(WHITE)
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int):

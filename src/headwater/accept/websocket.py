@@ -1,0 +1,278 @@
+"""Nucleus over a WebSocket: one message is one request, one text frame is its answer.
+
+Framing, handshake, pings and permessage-deflate are the `websockets` library's protocol object,
+which does no I/O: bytes go in, events and bytes come out. Here is what stands between it and the
+journal.
+
+- A message is acknowledged after its fsync, in the order of arrival, and only then.
+- At most `websocket_messages_max` messages of one socket wait for their fsync; then it is not read.
+- Text that is not UTF-8 closes with 1007, a message over the bound with 1009.
+- No room or no journal closes with 1013 (try again later), without an acknowledgement: clients keep
+  their queue and come back. The rate limit closes with 1013 too, not 1008: it is no policy that the
+  client broke for good, and the handshake says 429 with Retry-After until the debt is paid.
+- 1011 is never sent: a decoder that fails is answered like anything else that is unreadable.
+- A ping every 60 s; silence for 180 s ends the connection (mobile clients suspend).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request as Handshake
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from headwater.accept.intake import OVERHEAD_BYTES
+from headwater.accept.request import Answer, Request
+from headwater.accept.slots import Call
+
+if TYPE_CHECKING:
+    from headwater.accept.connection import Connection
+
+#: A window of 4 KiB and little memory for compression: acknowledgements are short, sockets many.
+_DEFLATE = ServerPerMessageDeflateFactory(
+    server_max_window_bits=12, compress_settings={"memLevel": 5}
+)
+_CLOSE_SECONDS_MAX = 2.0
+#: The library logs every connection's beginning and end; only its errors are of interest.
+_library_log = logging.getLogger("headwater.accept.websocket")
+_library_log.setLevel(logging.ERROR)
+
+
+class Message:
+    """One message that waits for its answer (see headwater.accept.intake.Owed)."""
+
+    __slots__ = ("answer", "at", "cost", "data", "request", "session")
+
+    def __init__(self, session: Session, request: Request, cost: int) -> None:
+        self.session = session
+        self.request = request
+        self.at = request.received_at
+        self.cost = cost
+        self.answer: Answer | None = None
+        self.data: bytes | None = None
+
+    def settle(self, answer: Answer) -> None:
+        self.session.finish(self, answer)
+
+    def done(self, error: Exception | None) -> None:
+        session = self.session
+        collector = session.collector
+        collector.inflight_bytes -= self.cost
+        answer = self.answer
+        assert answer is not None
+        if error is not None:
+            collector.counters.refused["journal"] += 1
+            session.close(CloseCode.TRY_AGAIN_LATER, "not kept")
+            return
+        collector.counters.acknowledged(
+            session.desk.name, answer.events, collector.group_at() - self.at
+        )
+        session.finish(self, answer)
+
+
+class Session:
+    """A WebSocket connection after its handshake."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        call: Call,
+        url: bytes,
+        fields: list[tuple[bytes, bytes]],
+    ) -> None:
+        self.collector = connection.collector
+        assert call.desk is not None
+        self.desk = call.desk
+        self._connection = connection
+        self._call = call
+        bare = self.collector.bare_request(connection, call)
+        self._peer = bare.peer
+        lines = [b"GET %b HTTP/1.1\r\n" % url]
+        lines += [b"%b: %b\r\n" % field for field in fields]
+        self._handshake = b"".join(lines) + b"\r\n"
+        self._protocol = ServerProtocol(
+            extensions=[_DEFLATE], max_size=self.desk.body_bytes_max, logger=_library_log
+        )
+        self._owed: deque[Message] = deque()
+        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._text = False
+        self._held_bytes = 0  # of the message that is being read
+        self._heard_at = self.collector.now
+        self._pinged_at = self.collector.now
+        self._closing_at = 0.0
+        self._ended = False  # closed by this side: nothing more is taken
+        self._draining = False
+        self._open = False
+
+    @property
+    def full(self) -> bool:
+        """Whether as many messages wait as may."""
+        return len(self._owed) >= self.collector.settings.websocket_messages_max
+
+    def start(self, rest: bytes) -> None:
+        """Answer the handshake; `rest` is what the client sent behind it already."""
+        protocol = self._protocol
+        protocol.receive_data(self._handshake)
+        for event in protocol.events_received():
+            assert isinstance(event, Handshake)
+            protocol.send_response(protocol.accept(event))
+        self._open = protocol.state is State.OPEN
+        collector = self.collector
+        collector.counters.statuses[self.desk.name][1 if self._open else 4] += 1
+        if self._open:
+            collector.counters.websockets_open += 1
+            if collector.draining:
+                self.drain()
+        self._flush()
+        if rest and self._open:
+            self.receive(rest)
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self._heard_at = self.collector.now
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                self._frame(event)
+        self._flush()
+        if self._held_bytes or self._owed:
+            self._connection.balance()
+
+    def receive_eof(self) -> None:
+        """The client's end of the stream."""
+        self._protocol.receive_eof()
+        self._protocol.events_received()
+
+    def _frame(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            self._text = opcode is Opcode.TEXT
+            if frame.fin:
+                self._message(bytes(frame.data))
+                return
+        elif opcode is not Opcode.CONT:
+            return
+        self._hold(len(frame.data))
+        self._pieces.append(frame.data)
+        if len(self._pieces) > 1_024:  # many tiny fragments: one object each would cost more
+            self._pieces = [b"".join(self._pieces)]
+        if frame.fin:
+            whole = b"".join(self._pieces)
+            self._pieces = []
+            self._hold(-self._held_bytes)
+            self._message(whole)
+
+    def _hold(self, size: int) -> None:
+        self._held_bytes += size
+        self.collector.inflight_bytes += size
+
+    def _message(self, body: bytes) -> None:
+        collector = self.collector
+        if self._ended or self._draining:
+            return  # (when it is the client that has closed since, the message came before that)
+        if self._text:
+            try:
+                body.decode()
+            except UnicodeDecodeError:
+                self._ended = True
+                self._protocol.fail(CloseCode.INVALID_DATA, "text is not UTF-8")
+                return
+        if collector.wait_seconds(self._peer):
+            collector.counters.refused["rate_limit"] += 1
+            self.close(CloseCode.TRY_AGAIN_LATER, "too many events")
+            return
+        cost = len(body) + OVERHEAD_BYTES
+        if collector.inflight_bytes + cost > collector.settings.inflight_bytes_max:
+            collector.counters.refused["inflight_bytes"] += 1
+            self.close(CloseCode.TRY_AGAIN_LATER, "no room")
+            return
+        request = collector.bare_request(self._connection, self._call)
+        found = collector.accounts.find(self.desk.dialect_name, self.desk.tenant(request))
+        if found is None:  # removed by a reload
+            self.close(CloseCode.POLICY_VIOLATION, "unknown app")
+            return
+        at = collector.clock()
+        request.body = body
+        request.account = found.account
+        request.received_at = at
+        request.request_id = collector.ids.next(at)
+        message = Message(self, request, cost)
+        self._owed.append(message)
+        collector.judge(message, self.desk, request, found.rules, None)
+
+    def finish(self, message: Message, answer: Answer) -> None:
+        """The answer of a message is known: send it, and those behind it that waited for it."""
+        message.data = answer.body
+        self.collector.counters.websocket_messages += 1
+        owed = self._owed
+        protocol = self._protocol
+        while owed and owed[0].data is not None:
+            data = owed.popleft().data
+            if data and protocol.state is State.OPEN:
+                protocol.send_text(data)
+        if self._draining and not owed:
+            self.close(CloseCode.GOING_AWAY, "going away")
+        self._flush()
+        self._connection.balance()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Send a close frame, once; what is owed is not answered any more."""
+        self._ended = True
+        if self._protocol.state is not State.OPEN:
+            return
+        self._protocol.send_close(code, reason)
+        self._closing_at = self.collector.now
+        self._flush()
+
+    def drain(self) -> None:
+        """Take no further message; close with 1001 once what was taken is acknowledged."""
+        self._draining = True
+        if not self._owed:
+            self.close(CloseCode.GOING_AWAY, "going away")
+
+    def check(self, now: float) -> None:
+        """Pings and silence; called by the sweep."""
+        settings = self.collector.settings
+        transport = self._connection.transport
+        if transport is None:
+            return
+        if self._closing_at or self._protocol.state is not State.OPEN:
+            self._closing_at = self._closing_at or now
+            if now - self._closing_at > _CLOSE_SECONDS_MAX:
+                transport.abort()
+        elif now - self._heard_at > settings.websocket_idle_seconds_max:
+            self.collector.counters.deadlines += 1
+            transport.abort()
+        elif now - self._pinged_at >= settings.websocket_ping_seconds:
+            self._pinged_at = now
+            self._protocol.send_ping(b"")
+            self._flush()
+
+    def lost(self) -> None:
+        """The connection is gone: nothing is owed to anybody."""
+        self._hold(-self._held_bytes)
+        self._pieces.clear()
+        self._owed.clear()
+        if self._open:
+            self._open = False
+            self.collector.counters.websockets_open -= 1
+
+    def _flush(self) -> None:
+        """Write what the protocol object has to say; an empty piece is the end of the stream."""
+        pieces = self._protocol.data_to_send()
+        transport = self._connection.transport
+        if not pieces or transport is None or transport.is_closing():
+            return
+        ends = not pieces[-1]
+        data = b"".join(pieces)
+        if data:
+            transport.write(data)
+        if ends:
+            self._closing_at = self._closing_at or self.collector.now
+            transport.write_eof()

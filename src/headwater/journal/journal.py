@@ -28,7 +28,10 @@ from headwater.accept.request import Request
 
 
 class Position(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """Where a batch stands: the writer's number, and the batch's number within it (from 1)."""
+    """Where a batch stands: the writer's number, and the batch's number within it.
+
+    Numbers grow from batch to batch and may skip; none is ever given twice. Before all is 0.
+    """
 
     writer: int
     batch: int

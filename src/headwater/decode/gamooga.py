@@ -35,7 +35,7 @@ from headwater.event import Decoded, Event, Issue, Kind, Rejection
 
 NAME: DialectName = "gamooga"
 _METHODS = ("GET", "POST")
-ROUTES = (
+ROUTES: tuple[Route, ...] = (
     Route("/newnaconf/{c}", "newnaconf", ("GET",)),
     Route("/ev", "ev", _METHODS),
     Route("/evwid", "evwid", _METHODS),
@@ -50,7 +50,10 @@ BOUNDS = Bounds(
 CORS = Cors(methods="GET, POST, OPTIONS")
 BEARER = False
 #: All but /newnaconf have side effects, and a GET with those must not be cached.
-ALWAYS = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
+ALWAYS: tuple[tuple[str, str], ...] = (
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+)
 
 _JSON = "application/json"
 _SUCCESS = Answer(status=200, body=b'{"result":"success"}', content_type=_JSON, events=1)

@@ -24,7 +24,7 @@ from headwater.event import Decoded, Event, Identity, Issue, Kind, Rejection
 
 NAME: DialectName = "vibetrace"
 _METHODS = ("GET", "POST")
-ROUTES = (
+ROUTES: tuple[Route, ...] = (
     Route("/event/{account}", "event", _METHODS),
     Route("/event/{account}/{type}", "event", _METHODS),
 )
@@ -34,7 +34,10 @@ BOUNDS = Bounds(
 CORS = Cors(methods="GET, POST, OPTIONS")
 BEARER = False
 #: A GET with side effects must not be cached; a script must not be read as anything else.
-ALWAYS = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
+ALWAYS: tuple[tuple[str, str], ...] = (
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+)
 
 _JSON = "application/json; charset=utf-8"
 _JAVASCRIPT = "application/javascript; charset=utf-8"

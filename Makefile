@@ -1,13 +1,49 @@
-.PHONY: demo test check install bench soak
+.PHONY: demo test format lint types tests install bench soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
+# What `make demo ARGS=--once` hands on.
+ARGS ?=
+SECONDS ?= 600
+
+demo: install
+	$(BIN)/headwater demo $(ARGS)
+
+test: install format lint types tests
+
+format: install
+	$(BIN)/ruff format --check src tests bench
+
+lint: install
+	$(BIN)/ruff check src tests bench
+
+types: install
+	$(BIN)/mypy
+
+tests: install
+	$(BIN)/pytest -rs
+
+bench: install
+	$(BIN)/python -m bench.ingest $(ARGS)
+	$(BIN)/python -m bench.journal $(ARGS)
+	$(BIN)/python -m bench.load $(ARGS)
+	$(BIN)/python -m bench.query $(ARGS)
+
+soak: install
+	$(BIN)/python -m tests.faults.kill --seconds $(SECONDS)
 
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed: make PYTHON=python3.11 (Debian, Ubuntu: apt-get install python3)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv is missing. Debian, Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps -e .
 	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

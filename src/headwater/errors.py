@@ -2,6 +2,7 @@
 
     HeadwaterError
     ├── ConfigError          the configuration is wrong: where, what, remedy
+    ├── WrongUse             a command was asked in a way that it cannot follow
     ├── DataError            the data folder cannot be used as it is
     │   ├── JournalDamaged   a journal file is torn or damaged: file, what is lost, remedy
     │   └── FolderInUse      another process holds it
@@ -30,6 +31,10 @@ class HeadwaterError(Exception):
 
 class ConfigError(HeadwaterError):
     """The configuration is wrong."""
+
+
+class WrongUse(HeadwaterError):
+    """A command was asked in a way that it cannot follow."""
 
 
 class DataError(HeadwaterError):

@@ -57,6 +57,7 @@ load_poll_seconds = 0.05
 load_gap_seconds = 0.2  # at low rates, no more than five inserts a second
 dedupe_days_min = 8  # the window promised is 7 days; the day of arrival counts as a whole
 live_subscribers_max = 64
+live_batches_max = 8  # loads that wait to be shown; more are left out, and said
 live_queue_events_max = 1_000  # a slow reader is dropped, never waited for
 store_memory_bytes_max = 600 * 1024 * 1024  # chDB, of the hub's 1 GB
 

@@ -136,9 +136,10 @@ def test_a_look_up_does_not_wait_for_another_processs_transaction(
 
 
 def test_a_registry_that_cannot_write_says_so_and_answers_nobody(
-    registry: SqliteRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "registry_busy_seconds_max", 0.05)
+    registry = SqliteRegistry(tmp_path / "registry", system_clock)
     registry.identify("acme", ask("u"))
     other = apsw.Connection(str(tmp_path / "registry" / "visitors.sqlite"))
     other.execute("BEGIN IMMEDIATE")
@@ -228,9 +229,10 @@ def test_the_desk_answers_concurrent_questions_with_one_visitor(registry: Sqlite
 
 
 def test_the_desk_tells_all_who_wait_when_the_registry_fails(
-    registry: SqliteRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "registry_busy_seconds_max", 0.05)
+    registry = SqliteRegistry(tmp_path / "registry", system_clock)
     registry.identify("acme", ask("u"))
     other = apsw.Connection(str(tmp_path / "registry" / "visitors.sqlite"))
     other.execute("BEGIN IMMEDIATE")

@@ -38,7 +38,9 @@ some were lost.
 **Off the acknowledgement's path.** No checkpoint happens in a commit. A pool thread copies the log
 into the file 2 MiB at a time while the segment fills, and retires it when it is full. The log's
 blocks are allocated and zeroed beforehand when the disk has room: then a commit changes no file
-system metadata, takes half the time, and does not wait for other files' writes.
+system metadata, takes half the time, and does not wait for other files' writes. Freeing them
+goes in small steps as well, after the log's head is gone: half a log with a head would undo newer
+pages.
 
 **Damage.** Numbers within a segment have no gaps and every row has its checksum, so a flipped bit,
 a shortened file, or zeros show up as a checksum, a gap, or SQLite's own complaint. `read` gives

@@ -295,6 +295,7 @@ class SqliteReader:
             floor = n if number == segment else 0
             finished, end = self._end(writer, number)
             if floor >= (SEGMENT_SPAN - 1 if end is None else end):
+                self._forget(writer, number)
                 continue
             try:
                 for row in self._rows(writer, number, floor, end, batches_max - len(found)):

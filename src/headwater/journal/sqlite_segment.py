@@ -24,7 +24,7 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from headwater.journal.sqlite_file import make_private, open_file, sync_folder
+from headwater.journal.sqlite_file import free_slowly, make_private, open_file, sync_folder
 
 #: Written into every file; a reader refuses what is newer.
 FORMAT = 1
@@ -36,6 +36,9 @@ SEGMENT_SPAN = 1_000_000_000
 #: and that of one small request hardly more.
 PAGE_BYTES = 8_192
 FRAME_BYTES = PAGE_BYTES + 24  # a page in the write-ahead log
+
+#: How long a full segment waits for readers to move on.
+RETIRE_SECONDS_MAX = 5.0
 
 _log = logging.getLogger("headwater.journal")
 
@@ -127,11 +130,15 @@ def delete_segment(path: Path) -> int:
     freed = 0
     for file in (path, *sidecars(path)):
         try:
-            size = file.stat().st_size
-            file.unlink()
+            descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        freed += size
+        try:
+            freed += os.fstat(descriptor).st_size
+            file.unlink()
+            free_slowly(descriptor)
+        finally:
+            os.close(descriptor)
     sync_folder(path.parent)
     return freed
 
@@ -322,16 +329,14 @@ class Segment:
                 self.swept_bytes = -1
                 _log.error("%s cannot be checkpointed, its log is kept: %s", self.path, error)
 
-    def retire(self, *, patience_seconds: float) -> bool:
-        """Move the rest of the write-ahead log into the file, close it, and be rid of the log: in
-        the file, damage is found by checksums and gaps, while a damaged log just ends.
+    def retire(self, *, hurry: threading.Event) -> bool:
+        """Move the rest of the write-ahead log into the file, be rid of the log, and close: in the
+        file, damage is found by checksums and gaps, while a damaged log just ends.
 
-        SQLite deletes the log when the last connection closes, which costs nothing. While readers
-        have the file open it can only be cut, and cutting 64 MiB has been seen to keep all fsyncs
-        of a file system waiting for 100 ms; so that comes last, after `patience_seconds`. False:
-        the log stays, which is as durable.
+        A reader in the middle of a read delays it; that is waited for for some seconds, or not when
+        there is a `hurry`. False: the log stays, which is as durable.
         """
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + RETIRE_SECONDS_MAX
         while True:
             self.sweep()
             if self.swept_bytes < 0:
@@ -339,34 +344,30 @@ class Segment:
             try:
                 # Waits for the readers of the log, so that nobody will ever need it again.
                 self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                self._close_sweeper()
-                self.connection.close()
-                return self._drop_log(deadline)
+                self._free_log(hurry)
             except (apsw.BusyError, apsw.LockedError):
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or hurry.wait(0.1):
                     break
-                time.sleep(0.1)
-            except apsw.Error as error:
+            except (apsw.Error, OSError) as error:
                 _log.error("%s cannot be checkpointed, its log is kept: %s", self.path, error)
                 break
+            else:
+                self._close_sweeper()
+                self.connection.close()
+                return True
         self.abandon()
         return False
 
-    def _drop_log(self, deadline: float) -> bool:
-        log = sidecars(self.path)[0]
-        while log.exists() and self.path.exists():
-            patient = time.monotonic() < deadline
-            if patient:
-                time.sleep(0.25)
-            connection = open_file(self.path, write=True)
-            try:
-                connection.execute("SELECT count(*) FROM segment").fetchall()
-                if not patient:
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                    return True
-            finally:
-                connection.close()
-        return True
+    def _free_log(self, hurry: threading.Event) -> None:
+        """Cut a log that was wholly checkpointed. Its head goes first, durably: half a log with a
+        head would be taken for the newest state of the pages in it."""
+        descriptor = os.open(sidecars(self.path)[0], os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, bytes(32), 0)
+            os.fdatasync(descriptor)
+            free_slowly(descriptor, hurry)
+        finally:
+            os.close(descriptor)
 
     def abandon(self) -> None:
         """Close the files and write nothing more into them, not even on closing."""

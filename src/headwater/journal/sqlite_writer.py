@@ -37,8 +37,6 @@ Done = Callable[[Exception | None], None]
 #: A killed process's locks go with it, but a moment later; and a reader that asks whether a writer
 #: lives (`sqlite_reader`) holds the lock for some microseconds.
 LOCK_SECONDS_MAX = 0.5
-#: How long a segment's log waits for readers to move on before it is cut.
-RETIRE_SECONDS_MAX = 5.0
 #: msgpack's array of up to 2^32 elements, before their number.
 _ARRAY = b"\xdd"
 
@@ -148,6 +146,7 @@ class SqliteWriter:
         self._spare: Segment | None = None
         self._spare_made: asyncio.Task[None] | None = None
         self._sweeping = False
+        self._hurry = threading.Event()
 
         make_folder(folder)
         make_folder(self._folder)
@@ -260,7 +259,7 @@ class SqliteWriter:
         """Retire what was left, and have the next segment ready well before it is needed."""
         if self._retiring:
             for segment in self._retiring:
-                self._pool.submit(segment.retire, patience_seconds=RETIRE_SECONDS_MAX)
+                self._pool.submit(segment.retire, hurry=self._hurry)
             self._retiring = []
         segment = self._segment
         if segment.bytes - segment.swept_bytes >= limits.sweep_bytes_max and not self._sweeping:
@@ -442,6 +441,7 @@ class SqliteWriter:
         if not self._failed:
             self._flush()
             await self._closing
+        self._hurry.set()
         await asyncio.gather(*self._tasks)
         await self._loop.run_in_executor(self._pool, self._let_go)
         self._pool.shutdown(wait=False)
@@ -453,7 +453,7 @@ class SqliteWriter:
             if self._failed or not segment.n:
                 segment.abandon()
             else:
-                segment.retire(patience_seconds=0.0)
+                segment.retire(hurry=self._hurry)
         if self._spare is not None:
             self._spare.abandon()
 

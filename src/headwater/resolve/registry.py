@@ -22,7 +22,9 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     """A dedupe key and the place that claims it: (writer, batch, request in it, event in that)."""
 
     key: bytes
-    near: int  # the event's own time in microseconds: keys of one minute lie together on disk
+    near: int  # the event's own time in microseconds: keys of one time lie together on disk.
+    # Equal keys must have it equal: from the raw date that the key covers, 0 where there is none,
+    # never from received_at.
     place: tuple[int, int, int, int]
 
 

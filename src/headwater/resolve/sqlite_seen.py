@@ -26,7 +26,7 @@ from headwater.resolve.registry import Claim
 from headwater.resolve.sqlite_registry import open_registry
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS seen (
+CREATE TABLE seen (
   key BLOB PRIMARY KEY,
   place BLOB NOT NULL,
   day INTEGER NOT NULL

@@ -19,7 +19,7 @@ from headwater.journal.sqlite_file import transaction
 from headwater.resolve.sqlite_registry import open_registry
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS visitors (
+CREATE TABLE visitors (
   account TEXT NOT NULL,
   scope TEXT NOT NULL,
   user TEXT NOT NULL,

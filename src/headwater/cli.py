@@ -1,0 +1,111 @@
+"""The command line: every command, its help and its examples."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import headwater
+from headwater.commands.asking import query, tail
+from headwater.commands.checking import check, token
+from headwater.commands.common import examples
+from headwater.commands.measuring import bench
+from headwater.commands.replaying import replay
+from headwater.commands.running import collect, load, serve
+from headwater.commands.showing import demo
+
+app = typer.Typer(
+    name="headwater",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "# see it work, with recorded traffic, in a folder of its own",
+        "headwater demo",
+        "# write a configuration, check it, run it",
+        "headwater check headwater.toml",
+        "headwater serve --config headwater.toml",
+        "# what has landed",
+        "headwater query 'SELECT * FROM accounting' --config headwater.toml",
+    ),
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headwater {headwater.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and end."
+        ),
+    ] = False,
+) -> None:
+    """One event collector that speaks five tracking APIs: VAIX, Orbee, Nucleus, Vibetrace, Gamooga.
+
+    Every acknowledged request is on disk; every event is in SQL within a second.
+    """
+
+
+app.command(
+    epilog=examples(
+        "headwater serve --config headwater.toml",
+        "# reload accounts and tokens",
+        "kill -HUP $(pgrep -of 'headwater serve')",
+    )
+)(serve)
+app.command(epilog=examples("headwater collect --config headwater.toml"))(collect)
+app.command(epilog=examples("headwater load --config headwater.toml"))(load)
+app.command(
+    epilog=examples(
+        "headwater demo",
+        "# end by itself, keep the data",
+        "headwater demo --once --data /tmp/headwater-demo",
+    )
+)(demo)
+app.command(epilog=examples("headwater check headwater.toml"))(check)
+app.command(epilog=examples("headwater token"))(token)
+app.command(
+    epilog=examples(
+        "headwater query 'SELECT * FROM accounting'",
+        "headwater query 'SELECT dialect, name, count() FROM events GROUP BY ALL'",
+        "# a property, and everything as a file",
+        "headwater query 'SELECT properties.sku, properties.price FROM events LIMIT 10'",
+        "headwater query 'SELECT * FROM events' --format parquet --output events.parquet",
+    )
+)(query)
+app.command(
+    epilog=examples(
+        "headwater tail --config headwater.toml",
+        "# only what is refused, as JSON",
+        "headwater tail --status rejected --json",
+        "headwater tail --account acme --dialect vaix --name clicks:event",
+    )
+)(tail)
+app.command(
+    epilog=examples(
+        "headwater replay --since 2h",
+        "headwater replay --since 2026-11-21T04:00:00Z --until 2026-11-21T05:00:00Z",
+        "headwater replay --request-id 019aa0c2-7b1e-7c11-9d1a-3f0a5b0f9f10",
+    )
+)(replay)
+app.command(
+    epilog=examples(
+        "headwater bench",
+        "# longer, and more connections",
+        "headwater bench --seconds 20 --connections 256",
+    )
+)(bench)
+
+
+def main() -> None:
+    """The entry point of the `headwater` script."""
+    app(prog_name="headwater")

@@ -1,0 +1,175 @@
+"""What can be configured, and the default of everything: one struct per table of the TOML file.
+
+``headwater.config_reader.load`` makes a :class:`Config` of a file, checked as a whole, or says
+everything that is wrong with it. docs/configuration.md says what each key means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from headwater import limits
+
+DIALECTS = ("vaix", "orbee", "nucleus", "vibetrace", "gamooga")
+
+
+class Collect(msgspec.Struct, frozen=True, kw_only=True):
+    """[collect]: the public port. `public_host` empty: Gamooga's clients are told the Host that
+    they asked. `trusted_proxies` are CIDRs. `rate_limit_per_ip` is in events a second, 0 = none."""
+
+    listen: str = "127.0.0.1:8080"
+    workers: int = 1
+    public_host: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    rate_limit_per_ip: int = 0
+
+
+class Console(msgspec.Struct, frozen=True, kw_only=True):
+    """[console]: the private port. `hosts` are names it is reached by, besides addresses."""
+
+    listen: str = "127.0.0.1:8081"
+    hosts: tuple[str, ...] = ()
+
+
+class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[journal]. `max_bytes` over all workers; beyond it requests are answered 503."""
+
+    url: str = "sqlite:"
+    retain_days: int = 7
+    max_bytes: int = limits.journal_bytes_max
+
+
+class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[registry]."""
+
+    url: str = "sqlite:"
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[store]."""
+
+    url: str = "chdb:"
+
+
+class IamSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[accounts.NAME.vaix.iam]: JWTs as bearer tokens. `keys` is a JWKS file's path, an http(s)
+    URL of one, or ``secret:NAME``, an environment variable that holds a shared secret. `clients`
+    are the values of client_id, azp or sub that stand for this account."""
+
+    keys: str
+    audience: str
+    issuer: str
+    clients: tuple[str, ...]
+    algorithms: tuple[str, ...] = ("RS256",)
+
+
+class VaixAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """[accounts.NAME.vaix]. `groups` and `event_types` None: no allow-list."""
+
+    tokens: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    event_types: tuple[str, ...] | None = None
+    iam: IamSettings | None = None
+
+
+class OrbeeAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """[accounts.NAME.orbee]. `trackers` are ``aid/tid``, UUIDs in lower case."""
+
+    trackers: tuple[str, ...]
+    lenient: bool = False
+
+
+class NucleusAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """[accounts.NAME.nucleus]."""
+
+    apps: tuple[str, ...]
+
+
+class VibetraceAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """[accounts.NAME.vibetrace]."""
+
+    accounts: tuple[str, ...]
+
+
+class GamoogaAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """[accounts.NAME.gamooga]. `companies` are UUIDs in lower case."""
+
+    companies: tuple[str, ...]
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """[accounts.NAME]: one tenant. None: it does not speak that dialect."""
+
+    name: str
+    shared_user_ids: tuple[str, ...] = ()
+    vaix: VaixAccount | None = None
+    orbee: OrbeeAccount | None = None
+    nucleus: NucleusAccount | None = None
+    vibetrace: VibetraceAccount | None = None
+    gamooga: GamoogaAccount | None = None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file. `data` is absolute."""
+
+    data: Path
+    collect: Collect = Collect()
+    console: Console = Console()
+    journal: JournalSettings = JournalSettings()
+    registry: RegistrySettings = RegistrySettings()
+    store: StoreSettings = StoreSettings()
+    accounts: Mapping[str, Account] = msgspec.field(default_factory=dict)
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """``HOST:PORT`` or ``[IPv6]:PORT`` as host and port. Raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or not host or (":" in host and not bracketed) or not port.isascii():
+        raise ValueError(listen)
+    number = int(port)
+    if not 0 <= number <= 65_535:
+        raise ValueError(listen)
+    return host, number
+
+
+def join_address(host: str, port: int) -> str:
+    """The inverse of :func:`split_address`, as it stands in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def every_key() -> dict[str, object]:
+    """Each key that a file may hold, by its full name, with its default; `NAME` stands for an
+    account's name. msgspec.NODEFAULT: the key must be given where its table is."""
+    keys: dict[str, object] = {"data": "headwater-data"}
+
+    def add(prefix: str, struct: type[msgspec.Struct]) -> None:
+        for field in msgspec.structs.fields(struct):
+            keys[f"{prefix}.{field.name}"] = field.default
+
+    for prefix, struct in (
+        ("collect", Collect),
+        ("console", Console),
+        ("journal", JournalSettings),
+        ("registry", RegistrySettings),
+        ("store", StoreSettings),
+    ):
+        add(prefix, struct)
+    account = "accounts.NAME"
+    keys[f"{account}.shared_user_ids"] = ()
+    dialects: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+        ("vaix", VaixAccount),
+        ("orbee", OrbeeAccount),
+        ("nucleus", NucleusAccount),
+        ("vibetrace", VibetraceAccount),
+        ("gamooga", GamoogaAccount),
+    )
+    for dialect, account_struct in dialects:
+        add(f"{account}.{dialect}", account_struct)
+    del keys[f"{account}.vaix.iam"]
+    add(f"{account}.vaix.iam", IamSettings)
+    return keys

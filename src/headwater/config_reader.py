@@ -1,0 +1,569 @@
+"""From TOML text to a Config, or to the list of everything that is wrong with it.
+
+:func:`load` reads a file and raises ConfigError with all of its problems, :func:`check` gives them
+as a list. The reader is one pass that never stops at the first problem: each value is taken by a
+method that notes what is wrong, says what to do, and goes on with the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from headwater.config import (
+    DIALECTS,
+    Account,
+    Collect,
+    Config,
+    Console,
+    GamoogaAccount,
+    IamSettings,
+    JournalSettings,
+    NucleusAccount,
+    OrbeeAccount,
+    RegistrySettings,
+    StoreSettings,
+    VaixAccount,
+    VibetraceAccount,
+    split_address,
+)
+from headwater.errors import ConfigError
+from headwater.toml_lines import Path as KeyPath
+from headwater.toml_lines import line_of, lines
+
+T = TypeVar("T")
+
+_TOKEN = re.compile(r"sha256:[0-9a-fA-F]{64}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_APP = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SEGMENT = re.compile(r"[^/\s?#%]{1,128}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_EVENT_TYPE = re.compile(r"[^\s:*]+:([^\s:*]+|\*)")
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?")
+_ALGORITHMS = ("RS256", "ES256", "HS256")
+_LATER = {  # the other engine of each interface, which this version does not have yet
+    "journal": ("sqlite:", "kafka:"),
+    "registry": ("sqlite:", "postgresql:"),
+    "store": ("chdb:", "clickhouse:"),
+}
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is wrong: `line` counts from 1, `where` is the key's full name."""
+
+    line: int
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        said = f"{self.where}: {self.what}" if self.where else self.what
+        return f"line {self.line}: {said} - {self.remedy}"
+
+
+class _Wrong(Exception):
+    """A value that is not what was expected; caught where the value was taken."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+def _shown(path: KeyPath) -> str:
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            plain = re.fullmatch(r"[A-Za-z0-9_-]+", part)
+            text += ("." if text else "") + (part if plain else f'"{part}"')
+    return text
+
+
+def _kind(value: object) -> str:
+    names: tuple[tuple[type, str], ...] = (
+        (bool, "true or false"),
+        (int, "a whole number"),
+        (float, "a number with a fraction"),
+        (str, "a text"),
+        (list, "a list"),
+        (dict, "a table"),
+    )
+    return next((name for kind, name in names if isinstance(value, kind)), "a date")
+
+
+class _Report:
+    """The problems of one file, and which account holds which key."""
+
+    def __init__(self, found: Mapping[KeyPath, int]) -> None:
+        self._lines = dict(found)
+        self.problems: list[Problem] = []
+        self._holders: dict[tuple[str, str], KeyPath] = {}
+
+    def line(self, path: KeyPath) -> int:
+        return line_of(self._lines, path)
+
+    def wrong(self, path: KeyPath, what: str, remedy: str) -> None:
+        self.problems.append(Problem(self.line(path), _shown(path), what, remedy))
+
+    def claim(self, what: str, key: str, path: KeyPath) -> None:
+        """One key leads to one account: the second holder of a key is a problem."""
+        first = self._holders.setdefault((what, key), path)
+        if first != path:
+            self.wrong(
+                path,
+                f"this {what} is already given at {_shown(first)} (line {self.line(first)})",
+                f"one {what} leads to one account: remove one of the two",
+            )
+
+
+class _Table:
+    """One TOML table under inspection: what is not taken by the end is an unknown key."""
+
+    def __init__(self, report: _Report, values: dict[str, Any], path: KeyPath) -> None:
+        self._report = report
+        self.values = values
+        self.path = path
+        self._known: list[str] = []
+
+    def has(self, key: str) -> bool:
+        return key in self.values
+
+    def at(self, *parts: str | int) -> KeyPath:
+        return (*self.path, *parts)
+
+    def _take(self, key: str, kind: type, wanted: str, remedy: str) -> Any:
+        self._known.append(key)
+        if key not in self.values:
+            return None
+        value = self.values[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            self._report.wrong(self.at(key), f"expected {wanted}, got {_kind(value)}", remedy)
+            return None
+        return value
+
+    def text(self, key: str, default: T, parse: Callable[[str], T], remedy: str = "") -> T:
+        value = self._take(key, str, "a text", remedy or 'put it in "quotes"')
+        return default if value is None else self._parsed(self.at(key), value, parse, default)
+
+    def count(self, key: str, default: int, low: int, high: int) -> int:
+        wanted = f"a whole number from {low} to {high}"
+        value = self._take(key, int, wanted, f"{default} is the default")
+        if value is None:
+            return default
+        if not low <= value <= high:
+            self._report.wrong(
+                self.at(key), f"expected {wanted}, got {value}", f"{default} is the default"
+            )
+            return default
+        return int(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._take(key, bool, "true or false", f"{str(default).lower()} is the default")
+        return default if value is None else bool(value)
+
+    def texts(
+        self, key: str, parse: Callable[[str], str], *, claim: str = "", example: str
+    ) -> tuple[str, ...] | None:
+        """A list of texts, None when the key is absent."""
+        value = self._take(key, list, "a list of texts", f"write {key} = [{example}]")
+        if value is None:
+            return () if self.has(key) else None
+        taken = []
+        for place, item in enumerate(value):
+            path = self.at(key, place)
+            if not isinstance(item, str):
+                self._report.wrong(
+                    path, f"expected a text, got {_kind(item)}", f"write {key} = [{example}]"
+                )
+                continue
+            parsed = self._parsed(path, item, parse, None)
+            if parsed is not None:
+                taken.append(parsed)
+                if claim:
+                    self._report.claim(claim, parsed, path)
+        return tuple(dict.fromkeys(taken))
+
+    def _parsed(self, path: KeyPath, value: str, parse: Callable[[str], T], default: T) -> T:
+        try:
+            return parse(value)
+        except _Wrong as wrong:
+            self._report.wrong(path, wrong.what, wrong.remedy)
+            return default
+
+    def table(self, key: str) -> _Table | None:
+        value = self._take(key, dict, "a table", f"write [{_shown(self.at(key))}] on a line")
+        return None if value is None else _Table(self._report, value, self.at(key))
+
+    def needs(self, key: str, example: str) -> None:
+        if key not in self.values:
+            self._report.wrong(self.path, f'"{key}" is missing', f"add {key} = {example}")
+
+    def close(self) -> None:
+        """Report the keys that nobody asked for, with the nearest known name."""
+        for key in self.values:
+            if key not in self._known:
+                near = difflib.get_close_matches(key, self._known, 1, 0.6)
+                known = ", ".join(sorted(self._known))
+                remedy = f'did you mean "{near[0]}"?' if near else f"known here: {known}"
+                self._report.wrong(self.at(key), "unknown key", remedy)
+
+
+# --- what one value may be ---------------------------------------------------------------------
+
+
+def _address(value: str) -> str:
+    try:
+        split_address(value)
+    except ValueError as error:
+        raise _Wrong(
+            f'expected "HOST:PORT", got "{value}"',
+            "127.0.0.1:8080 is this machine only, 0.0.0.0:8080 every network, port 0 a free one",
+        ) from error
+    return value
+
+
+def _host(value: str) -> str:
+    if value and not _HOST.fullmatch(value):
+        raise _Wrong(
+            f'expected a bare host or host:port, got "{value}"',
+            'write it without scheme and path, as "collect.example.com"',
+        )
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError as error:
+        raise _Wrong(
+            f'expected a network, got "{value}"', 'write it as "10.0.0.0/8" or "::1/128"'
+        ) from error
+
+
+def _engine(stage: str) -> Callable[[str], str]:
+    here, later = _LATER[stage]
+
+    def parse(value: str) -> str:
+        if value == here:
+            return value
+        if value.startswith(later):
+            raise _Wrong(
+                f'"{later}" is not supported by this version',
+                f'use "{here}", which keeps it in the data folder',
+            )
+        raise _Wrong(f'expected "{here}", got "{value}"', f'"{here}" is the only engine here')
+
+    return parse
+
+
+def _token(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise _Wrong('expected "sha256:" and 64 hex digits', 'run "headwater token"')
+    return value.lower()
+
+
+def _uuid(value: str) -> str:
+    if not _UUID.fullmatch(value):
+        raise _Wrong(
+            f'expected a UUID, got "{value}"',
+            'write the company\'s id as "dcaf55cc-b36d-4d0e-9003-f93187c04886"',
+        )
+    return str(UUID(value))
+
+
+def _tracker(value: str) -> str:
+    parts = value.split("/")
+    if len(parts) != 2 or not all(_NUMBER.fullmatch(p) or _UUID.fullmatch(p) for p in parts):
+        raise _Wrong(
+            f'expected "aid/tid", each a number or a UUID, got "{value}"',
+            'take the two segments of /collect/{aid}/{tid}/event, as in "1/1"',
+        )
+    return "/".join(p.lower() for p in parts)
+
+
+def _app(value: str) -> str:
+    if not _APP.fullmatch(value):
+        raise _Wrong(
+            f'expected 1 to 128 letters, digits, "_" or "-", got "{value}"',
+            "take the appId that the client was given",
+        )
+    return value
+
+
+def _segment(value: str) -> str:
+    if not _SEGMENT.fullmatch(value):
+        raise _Wrong(
+            f'expected one path segment, got "{value}"',
+            'take {account_id} of /event/{account_id}/…, as in "ACCT123"',
+        )
+    return value
+
+
+def _event_type(value: str) -> str:
+    if not _EVENT_TYPE.fullmatch(value):
+        raise _Wrong(
+            f'expected "verb:object" or "verb:*", got "{value}"',
+            'write it as "clicks:event" or "impressions:*"',
+        )
+    return value
+
+
+def _filled(value: str) -> str:
+    if not value.strip():
+        raise _Wrong("expected a text that is not empty", "fill it in or remove the key")
+    return value
+
+
+def _dialect(value: str) -> str:
+    if value not in DIALECTS:
+        near = difflib.get_close_matches(value, DIALECTS, 1, 0.5)
+        raise _Wrong(
+            f'"{value}" is no dialect',
+            f'did you mean "{near[0]}"?' if near else f"known: {', '.join(DIALECTS)}",
+        )
+    return value
+
+
+def _algorithm(value: str) -> str:
+    if value not in _ALGORITHMS:
+        raise _Wrong(f'"{value}" is not supported', f"use one of {', '.join(_ALGORITHMS)}")
+    return value
+
+
+def _keys(folder: Path) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.startswith("secret:"):
+            name = value.removeprefix("secret:")
+            if not os.environ.get(name):
+                raise _Wrong(
+                    f'the environment variable "{name}" is not set',
+                    "set it to the shared secret before the start",
+                )
+            return value
+        if value.startswith(("https://", "http://")):
+            return value
+        path = folder / value
+        if not value or not path.is_file():
+            raise _Wrong(
+                f'there is no file "{path}"',
+                'give a JWKS file, an https:// URL of one, or "secret:" and a variable\'s name',
+            )
+        return str(path)
+
+    return parse
+
+
+# --- the file, table by table ------------------------------------------------------------------
+
+
+def _iam(table: _Table, report: _Report, folder: Path) -> IamSettings:
+    keys = table.text("keys", "", _keys(folder))
+    table.needs("keys", '"jwks.json"')
+    audience = table.text("audience", "", _filled)
+    table.needs("audience", '"api.vaix.ai"')
+    issuer = table.text("issuer", "", _filled)
+    table.needs("issuer", '"https://auth.example.com/"')
+    clients = table.texts("clients", _filled, example='"client-id"')
+    if not clients:
+        report.wrong(
+            table.at("clients") if clients is not None else table.path,
+            "no client is named",
+            'add clients = ["client-id"]: which client_id, azp or sub stands for this account',
+        )
+    for place, client in enumerate(clients or ()):
+        report.claim("iam client", f"{issuer}\0{client}", table.at("clients", place))
+    shared = keys.startswith("secret:")
+    default = ("HS256",) if shared else ("RS256",)
+    algorithms = table.texts("algorithms", _algorithm, example='"RS256"') or default
+    if keys and shared != all(name == "HS256" for name in algorithms):
+        # A public key must never be usable as a shared secret (RFC 8725, section 2.1).
+        report.wrong(
+            table.at("algorithms"),
+            "HS256 goes with a shared secret, RS256 and ES256 with public keys",
+            'use "HS256" with keys = "secret:…", the others with a JWKS',
+        )
+    table.close()
+    return IamSettings(
+        keys=keys,
+        audience=audience,
+        issuer=issuer,
+        clients=clients or (),
+        algorithms=algorithms,
+    )
+
+
+def _vaix(table: _Table, report: _Report, folder: Path) -> VaixAccount:
+    tokens = table.texts("tokens", _token, claim="token", example='"sha256:…"')
+    groups = table.texts("groups", _filled, example='"group-a"')
+    event_types = table.texts("event_types", _event_type, example='"clicks:event"')
+    iam = table.table("iam")
+    if tokens is None and iam is None:
+        report.wrong(
+            table.path,
+            "nobody could send: neither tokens nor iam",
+            'add tokens = ["sha256:…"]; "headwater token" makes one',
+        )
+    settings = None if iam is None else _iam(iam, report, folder)
+    table.close()
+    return VaixAccount(tokens=tokens or (), groups=groups, event_types=event_types, iam=settings)
+
+
+def _ids(table: _Table, key: str, parse: Callable[[str], str], claim: str, example: str) -> Any:
+    """The list of ids by which a dialect names this account; it must be there."""
+    table.needs(key, f"[{example}]")
+    return table.texts(key, parse, claim=claim, example=example) or ()
+
+
+def _account(table: _Table, report: _Report, name: str, folder: Path) -> Account:
+    if not _NAME.fullmatch(name):
+        report.wrong(
+            table.path,
+            "an account's name is 1 to 64 letters, digits, dots, dashes or underscores",
+            "rename it, for example [accounts.acme]",
+        )
+    shared = table.texts("shared_user_ids", _dialect, example='"vaix", "nucleus"') or ()
+    vaix, orbee, nucleus = table.table("vaix"), table.table("orbee"), table.table("nucleus")
+    vibetrace, gamooga = table.table("vibetrace"), table.table("gamooga")
+    account = Account(
+        name=name,
+        shared_user_ids=shared,
+        vaix=_vaix(vaix, report, folder) if vaix else None,
+        orbee=OrbeeAccount(
+            trackers=_ids(orbee, "trackers", _tracker, "tracker", '"1/1"'),
+            lenient=orbee.flag("lenient", False),
+        )
+        if orbee
+        else None,
+        nucleus=NucleusAccount(apps=_ids(nucleus, "apps", _app, "app", '"my-app"'))
+        if nucleus
+        else None,
+        vibetrace=VibetraceAccount(
+            accounts=_ids(vibetrace, "accounts", _segment, "Vibetrace account", '"ACCT123"')
+        )
+        if vibetrace
+        else None,
+        gamooga=GamoogaAccount(
+            companies=_ids(
+                gamooga, "companies", _uuid, "company", '"dcaf55cc-b36d-4d0e-9003-f93187c04886"'
+            )
+        )
+        if gamooga
+        else None,
+    )
+    for inner in (orbee, nucleus, vibetrace, gamooga):
+        if inner:
+            inner.close()
+    table.close()
+    return account
+
+
+def _top(root: _Table, report: _Report, folder: Path) -> Config:
+    data = root.text("data", "headwater-data", _filled)
+    collect, console = root.table("collect"), root.table("console")
+    journal, registry, store = root.table("journal"), root.table("registry"), root.table("store")
+    empty = _Table(report, {}, ())
+    collect, console = collect or empty, console or empty
+    journal, registry, store = journal or empty, registry or empty, store or empty
+    listen = collect.text("listen", Collect().listen, _address)
+    listen_console = console.text("listen", Console().listen, _address)
+    if listen == listen_console and not listen.endswith(":0"):
+        report.wrong(
+            console.at("listen"),
+            f"collect.listen is {listen} too",
+            "give the console a port of its own: it must not be public",
+        )
+    accounts: dict[str, Account] = {}
+    named = root.table("accounts")
+    for name in named.values if named else ():
+        assert named is not None
+        inner = named.table(name)
+        if inner:
+            accounts[name] = _account(inner, report, name, folder)
+    if not root.values.get("accounts", {}):
+        report.wrong(
+            ("accounts",), "there is no account", "add [accounts.NAME] and a table of one dialect"
+        )
+    config = Config(
+        data=(folder / Path(data).expanduser()).resolve(),
+        collect=Collect(
+            listen=listen,
+            workers=collect.count("workers", Collect().workers, 1, 64),
+            public_host=collect.text("public_host", "", _host),
+            trusted_proxies=collect.texts("trusted_proxies", _network, example='"10.0.0.0/8"')
+            or (),
+            rate_limit_per_ip=collect.count("rate_limit_per_ip", 0, 0, 1_000_000_000),
+        ),
+        console=Console(
+            listen=listen_console,
+            hosts=console.texts("hosts", _host, example='"headwater.internal"') or (),
+        ),
+        journal=JournalSettings(
+            url=journal.text("url", "sqlite:", _engine("journal")),
+            retain_days=journal.count("retain_days", JournalSettings().retain_days, 1, 36_500),
+            # 64 MiB is one segment: below it nothing could ever be freed.
+            max_bytes=journal.count(
+                "max_bytes", JournalSettings().max_bytes, 64 * 1024 * 1024, 2**62
+            ),
+        ),
+        registry=RegistrySettings(url=registry.text("url", "sqlite:", _engine("registry"))),
+        store=StoreSettings(url=store.text("url", "chdb:", _engine("store"))),
+        accounts=accounts,
+    )
+    for table in (collect, console, journal, registry, store, root):
+        if table is not empty:
+            table.close()
+    return config
+
+
+def check(text: str, folder: Path) -> tuple[Config | None, list[Problem]]:
+    """The Config and no problem, or None and every problem in the order of the lines.
+
+    Relative paths in the text are relative to `folder`, the file's own.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        said = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error))
+        line = int(said[2]) if said and said[2] else text.count("\n") + 1
+        what = said[1] if said else str(error)
+        return None, [Problem(line, "", f"this is not TOML: {what}", "see https://toml.io")]
+    report = _Report(lines(text))
+    config = _top(_Table(report, values, ()), report, folder.resolve())
+    if report.problems:
+        return None, sorted(report.problems, key=lambda problem: problem.line)
+    return config, []
+
+
+def load(path: Path) -> Config:
+    """The configuration in a file.
+
+    Raises ConfigError, whose text has a line for every problem, when it cannot be read or is wrong.
+    """
+    config, problems = check(read(path), path.resolve().parent)
+    if config is None:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return config
+
+
+def read(path: Path) -> str:
+    """A configuration file's text. Raises ConfigError when it cannot be read."""
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}", remedy="give an existing file: --config headwater.toml"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8", remedy="save the file as UTF-8") from error

@@ -1,0 +1,81 @@
+"""What the loader and a replay make of a journaled request: its body inflated, then decoded.
+
+An acknowledged request is decided: it is decoded with permissive rules, whatever the configuration
+says today. One that was answered as refused is judged by the rules in force, and on first load may
+only become rejected rows; a replay may accept it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from headwater.accept.encoding import EncodingError, inflate
+from headwater.accept.request import Dialect, DialectName, Request, Rules
+from headwater.event import Decoded, Rejection
+
+log = logging.getLogger("headwater.decoding")
+
+
+class AccountRules(Protocol):
+    """Where the rules in force are found (``accept.accounts.Accounts``)."""
+
+    def rules(self, account: str, dialect: DialectName) -> Rules:
+        """The account's rules; permissive ones for an account that is gone."""
+        ...
+
+
+class Judge:
+    """Decodes requests; never raises for what a client sent. `accounts` gives the present rules."""
+
+    def __init__(self, dialects: Sequence[Dialect], accounts: Callable[[], AccountRules]) -> None:
+        self._dialects = {dialect.NAME: dialect for dialect in dialects}
+        self._accounts = accounts
+        self._permissive = Rules()
+
+    def first(self, request: Request) -> Decoded:
+        """On first load: what was refused at arrival stays so."""
+        decoded = self.again(request)
+        if request.refused and decoded.events:
+            for event in decoded.events:
+                detail = "it was answered as refused; `headwater replay` judges it anew"
+                decoded.rejected.append(
+                    Rejection(
+                        index=event.index,
+                        reason="refused_at_arrival",
+                        detail=detail,
+                        scope=event.scope,
+                    )
+                )
+            decoded.events = []
+        return decoded
+
+    def again(self, request: Request) -> Decoded:
+        """In a replay: refused ones by the rules in force now, acknowledged ones as ever."""
+        dialect = self._dialects.get(request.dialect)
+        if dialect is None:
+            return _refused("undecodable", f"no dialect {request.dialect}")
+        encoding = request.headers.get("content-encoding")
+        if encoding and request.transport == "http":
+            try:
+                body = inflate(request.body, encoding, dialect.BOUNDS.body_bytes_max)
+            except EncodingError as error:
+                return _refused("bad_encoding", str(error))
+            request = msgspec.structs.replace(request, body=body)
+        rules = self._permissive
+        if request.refused:
+            rules = self._accounts().rules(request.account, request.dialect)
+        try:
+            return dialect.decode(request, rules)
+        except Exception as error:
+            # A decoder's bug costs that request's events until a replay after the fix, and never
+            # stops the loader.
+            log.exception("the decoder of %s failed", request.dialect)
+            return _refused("undecodable", type(error).__name__)
+
+
+def _refused(reason: str, detail: str) -> Decoded:
+    return Decoded(rejected=[Rejection(index=0, reason=reason, detail=detail)])

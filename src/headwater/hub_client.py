@@ -1,0 +1,115 @@
+"""The running hub's API, as the commands use it: found through the data folder, asked over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from headwater import limits
+from headwater.errors import HeadwaterError, QueryRefused, StoreError
+from headwater.folder import Folder
+
+#: A query may wait for a free place before its own time begins.
+_ANSWER_SECONDS_MAX = 2.0 * limits.query_seconds_max + 10.0
+
+
+class HubClient:
+    """The hub of one data folder. Each call has a connection of its own."""
+
+    def __init__(self, console: str, token: str) -> None:
+        at = urlsplit(console)
+        self._host = at.hostname or "127.0.0.1"
+        self._port = at.port or 80
+        self._token = token
+
+    @classmethod
+    def find(cls, folder: Folder) -> HubClient | None:
+        """The hub that runs on a data folder, None when none answers there."""
+        address = folder.hub()
+        if address is None:
+            return None
+        client = cls(address.console, folder.token())
+        return client if client._alive() else None
+
+    def _alive(self) -> bool:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=3)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None, timeout: float | None
+    ) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+        headers = {
+            "authorization": f"Bearer {self._token}",
+            "content-type": "application/json",
+            "connection": "close",  # one connection a call: it ends with its answer
+        }
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+        except OSError as error:
+            connection.close()
+            raise StoreError(
+                f"the hub at {self._host}:{self._port} does not answer: {error}",
+                remedy="see whether the server is still running",
+            ) from error
+        if answer.status != 200:
+            raise _refusal(answer.status, answer.read())
+        return answer
+
+    def query(self, sql: str, format: str) -> bytes:
+        """The answer to a question in one of the API's formats.
+
+        Raises QueryRefused, StoreError.
+        """
+        body = msgspec.json.encode({"sql": sql, "format": format})
+        with self._ask("POST", "/api/query", body, _ANSWER_SECONDS_MAX) as answer:
+            return answer.read()
+
+    def live(self, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Rows as they are decided, until the hub ends the stream."""
+        asked = urlencode({key: value for key, value in wanted.items() if value})
+        with self._ask("GET", f"/api/live?{asked}", None, 60.0) as answer:
+            event = ""
+            while line := answer.readline():
+                if line.startswith(b"event: "):
+                    event = line[7:].strip().decode()
+                elif line.startswith(b"data: "):
+                    data = msgspec.json.decode(line[6:])
+                    if event == "dropped":
+                        raise HeadwaterError(
+                            "the feed was faster than this terminal and let go of it",
+                            remedy="filter more narrowly, or ask for --json into a file",
+                        )
+                    # Rows that went by unseen are a row themselves, with a status of their own.
+                    yield {"status": event, **data} if event else data
+                    event = ""
+
+    def replay(self, order: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Progress and, last, the result of a replay."""
+        with self._ask("POST", "/api/replay", msgspec.json.encode(order), None) as answer:
+            while line := answer.readline():
+                said = msgspec.json.decode(line)
+                if "error" in said:
+                    raise HeadwaterError(said["error"], remedy=said.get("remedy", ""))
+                yield said
+
+
+def _refusal(status: int, body: bytes) -> HeadwaterError:
+    try:
+        said = msgspec.json.decode(body, type=dict[str, str])
+    except ValueError:
+        said = {}
+    what, remedy = said.get("error", f"the hub answered {status}"), said.get("remedy", "")
+    kind = QueryRefused if status == 400 else StoreError
+    return kind(what, remedy=remedy)

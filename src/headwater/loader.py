@@ -1,0 +1,468 @@
+"""The loader: from the journal to the store, every event exactly once.
+
+Theory of operation. A step reads the batches of each writer that come after its watermark, decodes
+them, and then, in this order: claims the dedupe keys, inserts rejected rows, inserts event rows,
+inserts one `loads` row for each account and dialect. Each of the four is durable before the next
+begins. The last is the watermark and the books in one; what is before it can be done again:
+
+- a claim belongs to a place in the journal, and the same place claiming again is the first again;
+- rows carry their place. At start and after every error the places beyond the watermarks are read
+  from the store (:meth:`Loader.reconcile`), and rows of those places are not inserted again, but
+  counted as if they had been.
+
+So a kill between any two steps, or within one, loses nothing and doubles nothing. Nothing else
+writes beyond the watermarks: there is one loader for a store.
+
+A store that fails is asked again after a pause, for ever; collecting goes on meanwhile. A damaged
+stretch of the journal is reported and skipped. A decoder that raises costs one request, which
+becomes a rejected row.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from headwater import limits
+from headwater.accept.request import Dialect, Request
+from headwater.clock import Clock
+from headwater.decoding import AccountRules, Judge
+from headwater.errors import HeadwaterError, JournalDamaged
+from headwater.event import Decoded, Event, Rejection
+from headwater.journal.journal import Batch, Position, Reader
+from headwater.resolve.registry import Claim, Seen
+from headwater.store.clickhouse import EVENTS, REJECTED, Load, Range, Store, Tally
+from headwater.store.rows import (
+    Place,
+    SessionIds,
+    Source,
+    events_batch,
+    keep,
+    places_of,
+    rejected_batch,
+    uuid_text,
+)
+
+log = logging.getLogger("headwater.loader")
+
+_DAY_US = 86_400_000_000
+#: Events whose rows are built together: few enough that they are still in the processor's cache
+#: from decoding, which halves the time.
+_PIECE_EVENTS = 500
+_READ_BATCHES = 64
+_BACKOFF_SECONDS_MAX = 5.0
+#: How often old journal files, dedupe keys and books are looked at.
+_TIDY_SECONDS = 60.0
+
+
+class LiveRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one event, for who watches. `status` is stored, duplicate or rejected."""
+
+    status: str
+    account: str
+    dialect: str
+    name: str
+    kind: str
+    received_at: Any
+    request_id: str
+    event_id: str | None = None
+    occurred_at: Any = None
+    identities: list[dict[str, str]] = msgspec.field(default_factory=list)
+    properties: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+    reason: str = ""
+    detail: str = ""
+
+
+class LiveRows(Sequence[LiveRow]):
+    """The rows of one step, made when somebody looks at them."""
+
+    def __init__(self, parts: Sequence[tuple[str, pa.RecordBatch]]) -> None:
+        self._parts = [(status, batch) for status, batch in parts if batch.num_rows]
+        self._rows: list[LiveRow] | None = None
+
+    def __len__(self) -> int:
+        return sum(batch.num_rows for _, batch in self._parts)
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._rows is None:
+            self._rows = [row for status, batch in self._parts for row in _live(status, batch)]
+        return self._rows[index]
+
+
+def _live(status: str, batch: pa.RecordBatch) -> Iterator[LiveRow]:
+    for row in batch.to_pylist():
+        common = {name: row[name] for name in ("account", "dialect", "received_at")}
+        common |= {"status": status, "request_id": uuid_text(row["request_id"])}
+        if status == "rejected":
+            words = {"reason": row["reason"], "detail": row["detail"]}
+            yield LiveRow(name="", kind="", **words, **common)
+            continue
+        yield LiveRow(
+            name=row["name"],
+            kind=row["kind"],
+            event_id=uuid_text(row["event_id"]),
+            occurred_at=row["occurred_at"],
+            identities=[
+                {"namespace": one["namespace"], "value": one["value"]} for one in row["identities"]
+            ],
+            properties=msgspec.Raw(row["properties_text"]),
+            **common,
+        )
+
+
+class Counters(msgspec.Struct):
+    """Since the start. Seconds are the loader thread's, by step."""
+
+    loads: int = 0
+    events: int = 0
+    store_errors: int = 0
+    damaged_stretches: int = 0
+    read_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    claim_seconds: float = 0.0
+    insert_seconds: float = 0.0
+
+
+class _Work:
+    """What one step has gathered: rows as Arrow, claims, and the books."""
+
+    def __init__(self, sessions: SessionIds) -> None:
+        self._sessions = sessions
+        self.loads: list[Load] = []
+        self.next_rows()
+
+    def next_rows(self) -> None:
+        """Begin anew with rows; the ranges go on."""
+        self.claims: list[Claim] = []
+        self.claimants: list[int] = []  # the row of each claim
+        self.tallies: list[Tally] = []  # of each row: the books that it is in
+        self.received_at = 0
+        self._pieces: list[pa.RecordBatch] = []
+        self._events: list[Event] = []
+        self._sources: list[Source] = []
+        self._rejections: list[Rejection] = []
+        self._rejected_sources: list[Source] = []
+
+    @property
+    def rows(self) -> int:
+        return len(self.tallies) + len(self._rejections)
+
+    def add(
+        self, request: Request, decoded: Decoded, tally: Tally, writer: int, batch: int, number: int
+    ) -> None:
+        """Take in one decoded request, the `number`th of a batch."""
+        self.received_at = request.received_at
+        tally.stored += decoded.heartbeats
+        events = decoded.events
+        if events:
+            tally.stored += len(events)
+            row = len(self.tallies)
+            index = -1
+            for event in events:
+                # Decoders number events as the request does; whatever they do, places are unique.
+                if event.index <= index:
+                    event.index = index + 1
+                index = event.index
+                if event.dedupe is not None:
+                    place = (writer, batch, number, index)
+                    self.claims.append(Claim(event.dedupe, event.occurred_at or 0, place))
+                    self.claimants.append(row)
+                row += 1
+            self.tallies += [tally] * len(events)
+            self._events += events
+            self._sources.append(Source(request, writer, batch, number, len(events)))
+            if len(self._events) >= _PIECE_EVENTS:
+                self._close_piece()
+        if decoded.rejected:
+            tally.rejected += len(decoded.rejected)
+            self._rejections += decoded.rejected
+            self._rejected_sources.append(
+                Source(request, writer, batch, number, len(decoded.rejected))
+            )
+
+    def _close_piece(self) -> None:
+        if self._events:
+            self._pieces.append(events_batch(self._events, self._sources, self._sessions))
+            self._events, self._sources = [], []
+
+    def events(self) -> pa.RecordBatch:
+        """All event rows, flat, in order."""
+        self._close_piece()
+        if not self._pieces:
+            return events_batch([], [], self._sessions)
+        return pa.concat_batches(self._pieces)
+
+    def rejected(self) -> pa.RecordBatch:
+        return rejected_batch(self._rejections, self._rejected_sources)
+
+
+class Loader:
+    """One thread calls `run` (or `step`); the rest may be called from any.
+
+    `retain_days` is how long the journal is kept. `on_rows` gets what became of each event, on the
+    loader's thread, and must not block. `checkpoint` is called with the name of each thing that has
+    just become durable.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        dialects: Sequence[Dialect],
+        accounts: Callable[[], AccountRules],
+        seen: Seen,
+        store: Store,
+        clock: Clock,
+        retain_days: int = 7,
+        on_rows: Callable[[Sequence[LiveRow]], None] | None = None,
+        checkpoint: Callable[[str], None] | None = None,
+    ) -> None:
+        self.judge = Judge(dialects, accounts)
+        self.reader = reader
+        self.seen = seen
+        self.store = store
+        self.clock = clock
+        self.counters = Counters()
+        self._retain_days = retain_days
+        self._on_rows = on_rows
+        self._checkpoint = checkpoint or (lambda reached: None)
+        self._sessions = SessionIds()
+        #: Guards what a snapshot of the books must see together.
+        self._books = threading.Lock()
+        self._marks: dict[int, int] = {}
+        self._last_step = 0
+        self._reconciled = False
+        self._left: set[Place] = set()
+        self._left_rejected: set[Place] = set()
+        self._waiting_since = 0
+        self._tidied = time.monotonic()
+
+    # --- state ----------------------------------------------------------------------------------
+
+    @property
+    def lag_seconds(self) -> float:
+        """The age of the oldest journaled batch that is not loaded; 0 when there is none."""
+        since = self._waiting_since
+        return max(0.0, (self.clock() - since) / 1e6) if since else 0.0
+
+    def marks(self) -> dict[int, int]:
+        """Each writer's last loaded batch."""
+        with self._books:
+            return dict(self._marks)
+
+    def refresh_in_flight(self) -> None:
+        """Bring the table `accounting` up to now; call it before a query that reads it.
+        Raises StoreError."""
+        if not self._reconciled:
+            self.reconcile()
+        with self._books:
+            # The journal is read after the marks: what comes in meanwhile is in flight too, and
+            # what is loaded meanwhile has a later step, which the view leaves out.
+            step, marks = self._last_step, dict(self._marks)
+            self.store.write_in_flight(step, self.reader.pending(marks))
+
+    def reconcile(self) -> None:
+        """Learn from the store how far loading has got, and which places beyond that are there.
+        Raises StoreError."""
+        with self._books:
+            self._reconciled = False
+            self._marks = self.store.watermarks()
+            self._last_step = self.store.last_step()
+            self._left = self.store.places_after(EVENTS, self._marks)
+            self._left_rejected = self.store.places_after(REJECTED, self._marks)
+            self._reconciled = True
+
+    # --- the thread -----------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Load until `stop` is set; whatever fails is tried again."""
+        pause = limits.load_gap_seconds
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                events = self.step()
+                self._tidy()
+            except HeadwaterError as error:
+                self.counters.store_errors += 1
+                log.error("loading stands still, %.1f s until the next try: %s", pause, error)
+                stop.wait(pause)
+                pause = min(2 * pause, _BACKOFF_SECONDS_MAX)
+                continue
+            pause = limits.load_gap_seconds
+            if events == 0:
+                stop.wait(limits.load_poll_seconds)
+            elif events < limits.load_events_max // 2:
+                # At low rates a part a load would keep the store merging: wait and load more.
+                stop.wait(max(0.0, limits.load_gap_seconds - (time.monotonic() - began)))
+
+    def step(self) -> int:
+        """Load what is there, up to about `load_events_max` events; how many requests' events
+        counted as received. Raises StoreError, RegistryFailed; then nothing is lost, call again."""
+        if not self._reconciled:
+            self.reconcile()
+        try:
+            return self._step()
+        except BaseException:
+            self._reconciled = False
+            raise
+
+    def _step(self) -> int:
+        work = _Work(self._sessions)
+        events = 0
+        for writer, batches in self._read():
+            events += self._load_range(work, writer, batches)
+        if work.loads:
+            self._insert(work)
+            with self._books:
+                step = self._last_step + 1
+                self.store.insert_loads(work.loads, step=step, version=self.clock())
+                self._last_step = step
+                for load in work.loads:
+                    self._marks[load.range.writer] = load.range.last
+            self._checkpoint("loads")
+            self.counters.loads += 1
+            self.counters.events += events
+        else:
+            self._waiting_since = 0
+        self._left.clear()
+        self._left_rejected.clear()
+        return max(events, len(work.loads))
+
+    def _read(self) -> Iterable[tuple[int, list[Batch]]]:
+        """Batches to load, by writer, each writer's in order; together within the bounds."""
+        began = time.perf_counter()
+        found: list[tuple[int, list[Batch]]] = []
+        budget = limits.load_events_max
+        oldest = 0
+        for writer in self._turns():
+            batches: list[Batch] = []
+            after = Position(writer, self._marks.get(writer, 0))
+            while budget > 0:
+                try:
+                    more = self.reader.read(
+                        after, batches_max=_READ_BATCHES, bytes_max=limits.load_bytes_max // 4
+                    )
+                except JournalDamaged as error:
+                    if not batches:
+                        self._skip(after, error)
+                    break
+                if not more:
+                    break
+                for batch in more:
+                    batches.append(batch)
+                    after = batch.position
+                    # A request without an event costs a decoding all the same.
+                    budget -= max(sum(batch.counts.values()), len(batch.requests))
+                    if budget <= 0:
+                        break
+            if batches:
+                oldest = min(oldest or batches[0].committed_at, batches[0].committed_at)
+                found.append((writer, batches))
+        self.counters.read_seconds += time.perf_counter() - began
+        if oldest:
+            self._waiting_since = oldest
+        return found
+
+    def _turns(self) -> list[int]:
+        """The writers, another one first each time: a busy one must not starve the others."""
+        writers = self.reader.writers()
+        turn = self._last_step % len(writers) if writers else 0
+        return writers[turn:] + writers[:turn]
+
+    def _skip(self, after: Position, error: JournalDamaged) -> None:
+        """Go on behind a damaged stretch, for good."""
+        self.counters.damaged_stretches += 1
+        log.error("%s", error)
+        behind = self.reader.skip_damaged(after)
+        if behind.batch <= after.batch:
+            return
+        with self._books:
+            skipped = Range(after.writer, after.batch, behind.batch, 0)
+            step = self._last_step + 1
+            self.store.insert_loads([Load(skipped, {})], step=step, version=self.clock())
+            self._last_step = step
+            self._marks[after.writer] = behind.batch
+
+    def _load_range(self, work: _Work, writer: int, batches: Sequence[Batch]) -> int:
+        """Decode a writer's batches into `work`; how many events they held."""
+        tallies: dict[tuple[str, str], Tally] = {}
+        judge, add = self.judge.first, work.add
+        began = time.perf_counter()
+        for batch in batches:
+            number = batch.position.batch
+            for place, request in enumerate(batch.requests):
+                tally = tallies.get((request.account, request.dialect))
+                if tally is None:
+                    tally = tallies[request.account, request.dialect] = Tally()
+                add(request, judge(request), tally, writer, number, place)
+                if work.rows >= limits.load_events_max:
+                    self.counters.decode_seconds += time.perf_counter() - began
+                    self._insert(work)
+                    began = time.perf_counter()
+        self.counters.decode_seconds += time.perf_counter() - began
+        after = self._marks.get(writer, 0)
+        covered = Range(writer, after, batches[-1].position.batch, len(batches))
+        work.loads.append(Load(covered, tallies))
+        return sum(tally.received for tally in tallies.values())
+
+    def _insert(self, work: _Work) -> None:
+        """Make the rows gathered so far durable, and let go of them."""
+        if not work.rows:
+            return
+        rows, duplicates = self._claim(work, work.events())
+        began = time.perf_counter()
+        rejected = work.rejected()
+        self.store.insert_rejected(_without(rejected, self._left_rejected))
+        self._checkpoint("rejected")
+        self.store.insert_events(_without(rows, self._left))
+        self._checkpoint("events")
+        self.counters.insert_seconds += time.perf_counter() - began
+        if self._on_rows is not None:
+            self._on_rows(
+                LiveRows([("stored", rows), ("duplicate", duplicates), ("rejected", rejected)])
+            )
+        work.next_rows()
+
+    def _claim(self, work: _Work, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """The rows that are first copies, and the duplicates."""
+        began = time.perf_counter()
+        first = self.seen.claim(work.claims, received_at=work.received_at)
+        self.counters.claim_seconds += time.perf_counter() - began
+        self._checkpoint("claimed")
+        if all(first):
+            return rows, rows.slice(0, 0)
+        flags = [True] * rows.num_rows
+        for claimant, is_first in zip(work.claimants, first, strict=True):
+            if not is_first:
+                flags[claimant] = False
+                work.tallies[claimant].stored -= 1
+                work.tallies[claimant].duplicate += 1
+        return keep(rows, flags), keep(rows, [not flag for flag in flags])
+
+    # --- now and then ---------------------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        """Forget what nobody needs any more: journal files, dedupe keys, single books."""
+        if time.monotonic() - self._tidied < _TIDY_SECONDS:
+            return
+        self._tidied = time.monotonic()
+        now = self.clock()
+        kept_since = now - self._retain_days * _DAY_US
+        self.reader.expire(kept_since, self.marks())
+        # A day more than the journal: what a replay finds there still knows its first copy.
+        days = max(limits.dedupe_days_min, self._retain_days + 1)
+        self.seen.forget(now - days * _DAY_US)
+        self.store.fold_loads(now - (self._retain_days + 1) * _DAY_US)
+
+
+def _without(rows: pa.RecordBatch, places: set[Place]) -> pa.RecordBatch:
+    """The rows that are not at one of some places."""
+    if not places:
+        return rows
+    return keep(rows, [place not in places for place in places_of(rows)])

@@ -1,0 +1,120 @@
+"""JSON that the store's columns can hold: properties and context as text, whatever they are.
+
+ClickHouse's JSON column makes a path of every key, a dot in a key being a step of the path. It
+refuses a value with one path twice (``{"a": {"b": 1}, "a.b": 2}``), nesting beyond 1,000, and what
+is no JSON text at all (lone surrogates). What it would refuse, and what is out of all proportion,
+is kept as the text of the whole: ``{"_text": "<the JSON text>"}``, with the issue ``kept_as_text``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from headwater import limits
+
+EMPTY = b"{}"
+_encode = msgspec.json.Encoder().encode
+
+
+def fit(value: dict[str, Any]) -> tuple[bytes, bool]:
+    """`value` as JSON text that fits the store, and whether it had to be kept as text.
+
+    Flat objects without a dot in a key, nearly all there are, are settled without a walk.
+    """
+    if not value:
+        return EMPTY, False
+    try:
+        text = _encode(value)
+        flat = text.find(b"{", 1) < 0 and text.find(b"[") < 0
+        if flat and len(value) <= limits.json_keys_max and "." not in "".join(value):
+            return text, False
+        if _has_room(value):
+            return text, False
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # Integers beyond 64 bits, lone surrogates, values that JSON does not have.
+        if _walks(value):
+            text = json_text(value)
+            if b"\\ud" not in text:
+                return text, False
+    return kept_as_text(value), True
+
+
+def _walks(value: dict[str, Any]) -> bool:
+    try:
+        return _has_room(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def kept_as_text(value: object) -> bytes:
+    """The form that always fits. `value` is JSON of any kind, or the bytes of its text."""
+    text = value if isinstance(value, bytes) else json_text(value)
+    return _encode({"_text": text.decode("utf-8", "replace")})
+
+
+def json_text(value: object) -> bytes:
+    """`value` as UTF-8 JSON text; what JSON cannot say is said in words."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        pass
+    try:
+        # ASCII only: a lone surrogate stays visible as its escape.
+        return json.dumps(value, separators=(",", ":"), default=str).encode()
+    except (TypeError, ValueError, RecursionError):
+        return b'"nested too deeply to be written"'
+
+
+def _has_room(value: dict[str, Any]) -> bool:
+    """Whether depth, number of keys and paths fit. Objects inside arrays are columns of their own,
+    with paths that begin anew."""
+    keys = 0
+    todo: list[tuple[dict[str, Any], int]] = [(value, 1)]
+    while todo:
+        root, depth = todo.pop()
+        leaves: set[str] = set()
+        inner: set[str] = set()
+        inside: list[tuple[str, Any, int]] = [(key, item, depth) for key, item in root.items()]
+        while inside:
+            path, item, level = inside.pop()
+            keys += 1
+            if keys > limits.json_keys_max or level > limits.json_depth_max:
+                return False
+            if isinstance(item, dict) and item:
+                for key, below in item.items():
+                    inside.append((f"{path}.{key}", below, level + 1))
+                continue
+            if path in leaves:
+                return False
+            leaves.add(path)
+            at = path.rfind(".")
+            while at >= 0 and path[:at] not in inner:
+                inner.add(path[:at])
+                at = path.rfind(".", 0, at)
+            if isinstance(item, list):
+                found = _objects(item, level)
+                if found is None:
+                    return False
+                todo += found
+        if not leaves.isdisjoint(inner):
+            return False
+    return True
+
+
+def _objects(items: list[Any], level: int) -> list[tuple[dict[str, Any], int]] | None:
+    """The objects inside an array, with their depth; None when it is nested too deeply."""
+    found: list[tuple[dict[str, Any], int]] = []
+    todo = [(items, level + 1)]
+    while todo:
+        current, depth = todo.pop()
+        if depth > limits.json_depth_max:
+            return None
+        for item in current:
+            if isinstance(item, dict):
+                found.append((item, depth))
+            elif isinstance(item, list):
+                todo.append((item, depth + 1))
+    return found

@@ -1,0 +1,130 @@
+"""What `/metrics` says, in Prometheus' text format.
+
+Two sources: the collectors' own counters, one label value a worker (a worker that starts again
+begins at zero, which Prometheus takes for what it is), and the books, which come from journal and
+store and outlive every process. All names begin with ``headwater_``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+import headwater
+from headwater.metrics import Snapshot
+
+#: Columns of the accounting table; all but the last only grow.
+BOOKS = ("received", "stored", "duplicate", "rejected", "in_flight")
+
+_GAUGES = (
+    ("connections_open", "connections", "Open connections, WebSockets among them."),
+    ("websockets_open", "websockets", "Open WebSockets."),
+    ("inflight_bytes", "inflight_bytes", "Bytes of requests that wait for their fsync."),
+)
+_COUNTERS = (
+    ("connections_opened", "connections_opened", "Connections accepted."),
+    ("websocket_messages", "websocket_messages", "WebSocket messages received."),
+    ("bytes_in", "bytes_in", "Bytes received."),
+    ("deadlines", "deadlines", "Connections ended by a deadline."),
+    ("decoder_errors", "decoder_errors", "Requests on which a decoder failed (a bug)."),
+    ("groups", "acknowledge_groups", "Groups of acknowledgements that left together."),
+)
+
+
+def _of_collectors(workers: Mapping[int, Snapshot]) -> Iterable[Metric]:
+    for field, name, text in _GAUGES:
+        gauge = GaugeMetricFamily(f"headwater_{name}", text, labels=["worker"])
+        for number, counted in workers.items():
+            gauge.add_metric([str(number)], getattr(counted, field))
+        yield gauge
+    for field, name, text in _COUNTERS:
+        counter = CounterMetricFamily(f"headwater_{name}", text, labels=["worker"])
+        for number, counted in workers.items():
+            counter.add_metric([str(number)], getattr(counted, field))
+        yield counter
+    answers = CounterMetricFamily(
+        "headwater_requests", "HTTP requests by answer.", labels=["worker", "dialect", "status"]
+    )
+    events = CounterMetricFamily(
+        "headwater_events_acknowledged", "Events acknowledged.", labels=["worker", "dialect"]
+    )
+    refused = CounterMetricFamily(
+        "headwater_turned_away", "Refused for want of room.", labels=["worker", "reason"]
+    )
+    latency = HistogramMetricFamily(
+        "headwater_acknowledge_seconds",
+        "From a request's arrival until it is durable.",
+        labels=["worker"],
+    )
+    for number, counted in workers.items():
+        worker = str(number)
+        for dialect, classes in counted.statuses.items():
+            for first_digit, count in enumerate(classes):
+                if count:
+                    answers.add_metric([worker, dialect, f"{first_digit}xx"], count)
+        for dialect, count in counted.events.items():
+            events.add_metric([worker, dialect], count)
+        for reason, count in counted.refused.items():
+            refused.add_metric([worker, reason], count)
+        if counted.latency:
+            buckets, total = [], 0
+            for bound, count in zip(counted.latency_buckets, counted.latency, strict=False):
+                total += count
+                buckets.append((str(bound / 1_000_000), float(total)))
+            buckets.append(("+Inf", float(sum(counted.latency))))
+            latency.add_metric([worker], buckets, counted.latency_sum_microseconds / 1_000_000)
+    yield from (answers, events, refused, latency)
+
+
+def _of_books(books: Sequence[Mapping[str, Any]]) -> Iterable[Metric]:
+    for column in BOOKS:
+        text = f"Events {column.replace('_', ' ')}, as in the table accounting."
+        kind = GaugeMetricFamily if column == "in_flight" else CounterMetricFamily
+        family = kind(f"headwater_events_{column}", text, labels=["account", "dialect"])
+        for row in books:
+            family.add_metric([str(row["account"]), str(row["dialect"])], float(row[column]))
+        yield family
+
+
+class _Now(Collector):
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def render(
+    *,
+    workers: Mapping[int, Snapshot],
+    books: Sequence[Mapping[str, Any]] | None,
+    lag_seconds: float,
+    journal_bytes: int,
+    watchers: int,
+) -> bytes:
+    """The page. `books` are rows of the accounting table, None when the store does not answer;
+    `lag_seconds` is the age of the oldest request that is not loaded."""
+    metrics = list(_of_collectors(workers))
+    if books is not None:
+        metrics += _of_books(books)
+    for name, text, value in (
+        ("loader_lag_seconds", "Age of the oldest request that is not loaded.", lag_seconds),
+        ("journal_bytes", "Bytes of the journal on disk, all workers.", float(journal_bytes)),
+        ("live_watchers", "Readers of the live feed.", float(watchers)),
+        ("store_up", "Whether the store answered just now.", float(books is not None)),
+    ):
+        metrics.append(GaugeMetricFamily(f"headwater_{name}", text, value=value))
+    build = GaugeMetricFamily("headwater_build_info", "The version.", labels=["version"])
+    build.add_metric([headwater.__version__], 1.0)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Now([*metrics, build]))
+    return generate_latest(registry)

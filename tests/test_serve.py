@@ -63,14 +63,21 @@ def gamooga(served: Served) -> None:
     assert msgspec.json.decode(body)["result"] == "success"
 
 
-@pytest.mark.parametrize("play", [vaix, orbee, nucleus, vibetrace, gamooga])
+PLAYS = {
+    "vaix": vaix,
+    "orbee": orbee,
+    "nucleus": nucleus,
+    "vibetrace": vibetrace,
+    "gamooga": gamooga,
+}
+
+
+@pytest.mark.parametrize("dialect", PLAYS)
 def test_an_acknowledged_event_of_every_dialect_is_in_sql_within_a_second(
-    served: Served, play: object
+    served: Served, dialect: str
 ) -> None:
-    assert callable(play)
-    dialect = play.__name__
     before = events(served, dialect)
-    play(served)
+    PLAYS[dialect](served)
     began = time.monotonic()
     assert soon(lambda: events(served, dialect) == before + 1, 5)
     assert time.monotonic() - began < 1
@@ -325,6 +332,34 @@ def test_sighup_reloads_in_the_hub_and_in_every_worker(tmp_path: Path) -> None:
             lambda: {click(served.collect) for _ in range(10)} == {401},
             5,
         )
+
+
+def test_a_replay_stores_what_a_wider_allow_list_now_admits_and_again_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    narrow = ACCOUNTS.replace(
+        "[accounts.acme.orbee]", 'event_types = ["other:*"]\n[accounts.acme.orbee]'
+    )
+    served = Served(tmp_path, narrow)
+    with served:
+        assert click(served.collect, 1) == 422
+        assert served.wait_loaded()["acme", "vaix"]["rejected"] == 1
+        (row,) = served.query("SELECT request_id FROM rejected")
+        text = served.config.read_text()
+        served.config.write_text(text.replace('event_types = ["other:*"]', ""))
+        served.reload()
+        assert soon(lambda: click(served.collect, 2) == 204, 5)
+        served.wait_loaded()
+        said = served.run("replay", "--request-id", row["request_id"])
+        assert re.search(r"added +│ +1", said), said
+        books = served.accounting()["acme", "vaix"]
+        assert (books["stored"], books["rejected"]) == (2, 0)
+        assert events(served, "vaix") == 2
+        served.run("replay", "--since", "1h")
+        assert served.accounting()["acme", "vaix"] == books
+        assert served.stop() == 0
+    said = served.run("replay", "--since", "1h")
+    assert re.search(r"unchanged +│ +2", said), "without a server it opens the folder itself"
 
 
 def test_the_hub_is_bounded(served: Served) -> None:

@@ -290,9 +290,14 @@ class Supervisor:
         if later:
             log.warning("changed, but in force only after a restart: %s", ", ".join(later))
         self._config = msgspec.structs.replace(old, accounts=fresh.accounts)
-        for child in (*self._workers, *([self._hub] if self._hub else [])):
-            if child.process is not None and child.process.returncode is None:
-                await child.send(self._config)
+        children = (*self._workers, *([self._hub] if self._hub else []))
+        await asyncio.gather(
+            *(
+                child.send(self._config)
+                for child in children
+                if child.process is not None and child.process.returncode is None
+            )
+        )
         log.info("reloaded: %d accounts", len(fresh.accounts))
 
     async def _stop(self) -> None:

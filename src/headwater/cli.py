@@ -9,8 +9,8 @@ import typer
 import headwater
 from headwater.commands.asking import query, tail
 from headwater.commands.checking import check, token
-from headwater.commands.common import examples
 from headwater.commands.measuring import bench
+from headwater.commands.options import examples
 from headwater.commands.replaying import replay
 from headwater.commands.running import collect, load, serve
 from headwater.commands.showing import demo

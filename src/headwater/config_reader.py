@@ -8,19 +8,16 @@ method that notes what is wrong, says what to do, and goes on with the default.
 from __future__ import annotations
 
 import difflib
-import ipaddress
-import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import UUID
 
 import msgspec
 
+from headwater import config_values as values
 from headwater.config import (
-    DIALECTS,
     Account,
     Collect,
     Config,
@@ -34,28 +31,18 @@ from headwater.config import (
     StoreSettings,
     VaixAccount,
     VibetraceAccount,
-    split_address,
 )
+from headwater.config_values import Wrong
 from headwater.errors import ConfigError
 from headwater.toml_lines import Path as KeyPath
 from headwater.toml_lines import line_of, lines
 
 T = TypeVar("T")
 
-_TOKEN = re.compile(r"sha256:[0-9a-fA-F]{64}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
-_APP = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_SEGMENT = re.compile(r"[^/\s?#%]{1,128}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_EVENT_TYPE = re.compile(r"[^\s:*]+:([^\s:*]+|\*)")
-_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?")
-_ALGORITHMS = ("RS256", "ES256", "HS256")
-_LATER = {  # the other engine of each interface, which this version does not have yet
-    "journal": ("sqlite:", "kafka:"),
-    "registry": ("sqlite:", "postgresql:"),
-    "store": ("chdb:", "clickhouse:"),
-}
+
+
+_COMPANY = "dcaf55cc-b36d-4d0e-9003-f93187c04886"  # an example of a company's id
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -69,15 +56,6 @@ class Problem(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         said = f"{self.where}: {self.what}" if self.where else self.what
         return f"line {self.line}: {said} - {self.remedy}"
-
-
-class _Wrong(Exception):
-    """A value that is not what was expected; caught where the value was taken."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.remedy = remedy
 
 
 def _shown(path: KeyPath) -> str:
@@ -198,7 +176,7 @@ class _Table:
     def _parsed(self, path: KeyPath, value: str, parse: Callable[[str], T], default: T) -> T:
         try:
             return parse(value)
-        except _Wrong as wrong:
+        except Wrong as wrong:
             self._report.wrong(path, wrong.what, wrong.remedy)
             return default
 
@@ -220,162 +198,17 @@ class _Table:
                 self._report.wrong(self.at(key), "unknown key", remedy)
 
 
-# --- what one value may be ---------------------------------------------------------------------
-
-
-def _address(value: str) -> str:
-    try:
-        split_address(value)
-    except ValueError as error:
-        raise _Wrong(
-            f'expected "HOST:PORT", got "{value}"',
-            "127.0.0.1:8080 is this machine only, 0.0.0.0:8080 every network, port 0 a free one",
-        ) from error
-    return value
-
-
-def _host(value: str) -> str:
-    if value and not _HOST.fullmatch(value):
-        raise _Wrong(
-            f'expected a bare host or host:port, got "{value}"',
-            'write it without scheme and path, as "collect.example.com"',
-        )
-    return value
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value, strict=False))
-    except ValueError as error:
-        raise _Wrong(
-            f'expected a network, got "{value}"', 'write it as "10.0.0.0/8" or "::1/128"'
-        ) from error
-
-
-def _engine(stage: str) -> Callable[[str], str]:
-    here, later = _LATER[stage]
-
-    def parse(value: str) -> str:
-        if value == here:
-            return value
-        if value.startswith(later):
-            raise _Wrong(
-                f'"{later}" is not supported by this version',
-                f'use "{here}", which keeps it in the data folder',
-            )
-        raise _Wrong(f'expected "{here}", got "{value}"', f'"{here}" is the only engine here')
-
-    return parse
-
-
-def _token(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise _Wrong('expected "sha256:" and 64 hex digits', 'run "headwater token"')
-    return value.lower()
-
-
-def _uuid(value: str) -> str:
-    if not _UUID.fullmatch(value):
-        raise _Wrong(
-            f'expected a UUID, got "{value}"',
-            'write the company\'s id as "dcaf55cc-b36d-4d0e-9003-f93187c04886"',
-        )
-    return str(UUID(value))
-
-
-def _tracker(value: str) -> str:
-    parts = value.split("/")
-    if len(parts) != 2 or not all(_NUMBER.fullmatch(p) or _UUID.fullmatch(p) for p in parts):
-        raise _Wrong(
-            f'expected "aid/tid", each a number or a UUID, got "{value}"',
-            'take the two segments of /collect/{aid}/{tid}/event, as in "1/1"',
-        )
-    return "/".join(p.lower() for p in parts)
-
-
-def _app(value: str) -> str:
-    if not _APP.fullmatch(value):
-        raise _Wrong(
-            f'expected 1 to 128 letters, digits, "_" or "-", got "{value}"',
-            "take the appId that the client was given",
-        )
-    return value
-
-
-def _segment(value: str) -> str:
-    if not _SEGMENT.fullmatch(value):
-        raise _Wrong(
-            f'expected one path segment, got "{value}"',
-            'take {account_id} of /event/{account_id}/…, as in "ACCT123"',
-        )
-    return value
-
-
-def _event_type(value: str) -> str:
-    if not _EVENT_TYPE.fullmatch(value):
-        raise _Wrong(
-            f'expected "verb:object" or "verb:*", got "{value}"',
-            'write it as "clicks:event" or "impressions:*"',
-        )
-    return value
-
-
-def _filled(value: str) -> str:
-    if not value.strip():
-        raise _Wrong("expected a text that is not empty", "fill it in or remove the key")
-    return value
-
-
-def _dialect(value: str) -> str:
-    if value not in DIALECTS:
-        near = difflib.get_close_matches(value, DIALECTS, 1, 0.5)
-        raise _Wrong(
-            f'"{value}" is no dialect',
-            f'did you mean "{near[0]}"?' if near else f"known: {', '.join(DIALECTS)}",
-        )
-    return value
-
-
-def _algorithm(value: str) -> str:
-    if value not in _ALGORITHMS:
-        raise _Wrong(f'"{value}" is not supported', f"use one of {', '.join(_ALGORITHMS)}")
-    return value
-
-
-def _keys(folder: Path) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.startswith("secret:"):
-            name = value.removeprefix("secret:")
-            if not os.environ.get(name):
-                raise _Wrong(
-                    f'the environment variable "{name}" is not set',
-                    "set it to the shared secret before the start",
-                )
-            return value
-        if value.startswith(("https://", "http://")):
-            return value
-        path = folder / value
-        if not value or not path.is_file():
-            raise _Wrong(
-                f'there is no file "{path}"',
-                'give a JWKS file, an https:// URL of one, or "secret:" and a variable\'s name',
-            )
-        return str(path)
-
-    return parse
-
-
 # --- the file, table by table ------------------------------------------------------------------
 
 
 def _iam(table: _Table, report: _Report, folder: Path) -> IamSettings:
-    keys = table.text("keys", "", _keys(folder))
+    keys = table.text("keys", "", values.keys(folder))
     table.needs("keys", '"jwks.json"')
-    audience = table.text("audience", "", _filled)
+    audience = table.text("audience", "", values.filled)
     table.needs("audience", '"api.vaix.ai"')
-    issuer = table.text("issuer", "", _filled)
+    issuer = table.text("issuer", "", values.filled)
     table.needs("issuer", '"https://auth.example.com/"')
-    clients = table.texts("clients", _filled, example='"client-id"')
+    clients = table.texts("clients", values.filled, example='"client-id"')
     if not clients:
         report.wrong(
             table.at("clients") if clients is not None else table.path,
@@ -386,7 +219,7 @@ def _iam(table: _Table, report: _Report, folder: Path) -> IamSettings:
         report.claim("iam client", f"{issuer}\0{client}", table.at("clients", place))
     shared = keys.startswith("secret:")
     default = ("HS256",) if shared else ("RS256",)
-    algorithms = table.texts("algorithms", _algorithm, example='"RS256"') or default
+    algorithms = table.texts("algorithms", values.algorithm, example='"RS256"') or default
     if keys and shared != all(name == "HS256" for name in algorithms):
         # A public key must never be usable as a shared secret (RFC 8725, section 2.1).
         report.wrong(
@@ -405,9 +238,9 @@ def _iam(table: _Table, report: _Report, folder: Path) -> IamSettings:
 
 
 def _vaix(table: _Table, report: _Report, folder: Path) -> VaixAccount:
-    tokens = table.texts("tokens", _token, claim="token", example='"sha256:…"')
-    groups = table.texts("groups", _filled, example='"group-a"')
-    event_types = table.texts("event_types", _event_type, example='"clicks:event"')
+    tokens = table.texts("tokens", values.token, claim="token", example='"sha256:…"')
+    groups = table.texts("groups", values.filled, example='"group-a"')
+    event_types = table.texts("event_types", values.event_type, example='"clicks:event"')
     iam = table.table("iam")
     if tokens is None and iam is None:
         report.wrong(
@@ -433,7 +266,7 @@ def _account(table: _Table, report: _Report, name: str, folder: Path) -> Account
             "an account's name is 1 to 64 letters, digits, dots, dashes or underscores",
             "rename it, for example [accounts.acme]",
         )
-    shared = table.texts("shared_user_ids", _dialect, example='"vaix", "nucleus"') or ()
+    shared = table.texts("shared_user_ids", values.dialect, example='"vaix", "nucleus"') or ()
     vaix, orbee, nucleus = table.table("vaix"), table.table("orbee"), table.table("nucleus")
     vibetrace, gamooga = table.table("vibetrace"), table.table("gamooga")
     account = Account(
@@ -441,23 +274,21 @@ def _account(table: _Table, report: _Report, name: str, folder: Path) -> Account
         shared_user_ids=shared,
         vaix=_vaix(vaix, report, folder) if vaix else None,
         orbee=OrbeeAccount(
-            trackers=_ids(orbee, "trackers", _tracker, "tracker", '"1/1"'),
+            trackers=_ids(orbee, "trackers", values.tracker, "tracker", '"1/1"'),
             lenient=orbee.flag("lenient", False),
         )
         if orbee
         else None,
-        nucleus=NucleusAccount(apps=_ids(nucleus, "apps", _app, "app", '"my-app"'))
+        nucleus=NucleusAccount(apps=_ids(nucleus, "apps", values.app, "app", '"my-app"'))
         if nucleus
         else None,
         vibetrace=VibetraceAccount(
-            accounts=_ids(vibetrace, "accounts", _segment, "Vibetrace account", '"ACCT123"')
+            accounts=_ids(vibetrace, "accounts", values.segment, "Vibetrace account", '"ACCT123"')
         )
         if vibetrace
         else None,
         gamooga=GamoogaAccount(
-            companies=_ids(
-                gamooga, "companies", _uuid, "company", '"dcaf55cc-b36d-4d0e-9003-f93187c04886"'
-            )
+            companies=_ids(gamooga, "companies", values.uuid, "company", f'"{_COMPANY}"')
         )
         if gamooga
         else None,
@@ -470,14 +301,14 @@ def _account(table: _Table, report: _Report, name: str, folder: Path) -> Account
 
 
 def _top(root: _Table, report: _Report, folder: Path) -> Config:
-    data = root.text("data", "headwater-data", _filled)
+    data = root.text("data", "headwater-data", values.filled)
     collect, console = root.table("collect"), root.table("console")
     journal, registry, store = root.table("journal"), root.table("registry"), root.table("store")
     empty = _Table(report, {}, ())
     collect, console = collect or empty, console or empty
     journal, registry, store = journal or empty, registry or empty, store or empty
-    listen = collect.text("listen", Collect().listen, _address)
-    listen_console = console.text("listen", Console().listen, _address)
+    listen = collect.text("listen", Collect().listen, values.address)
+    listen_console = console.text("listen", Console().listen, values.address)
     if listen == listen_console and not listen.endswith(":0"):
         report.wrong(
             console.at("listen"),
@@ -500,25 +331,25 @@ def _top(root: _Table, report: _Report, folder: Path) -> Config:
         collect=Collect(
             listen=listen,
             workers=collect.count("workers", Collect().workers, 1, 64),
-            public_host=collect.text("public_host", "", _host),
-            trusted_proxies=collect.texts("trusted_proxies", _network, example='"10.0.0.0/8"')
+            public_host=collect.text("public_host", "", values.host),
+            trusted_proxies=collect.texts("trusted_proxies", values.network, example='"10.0.0.0/8"')
             or (),
             rate_limit_per_ip=collect.count("rate_limit_per_ip", 0, 0, 1_000_000_000),
         ),
         console=Console(
             listen=listen_console,
-            hosts=console.texts("hosts", _host, example='"headwater.internal"') or (),
+            hosts=console.texts("hosts", values.host, example='"headwater.internal"') or (),
         ),
         journal=JournalSettings(
-            url=journal.text("url", "sqlite:", _engine("journal")),
+            url=journal.text("url", "sqlite:", values.engine("journal")),
             retain_days=journal.count("retain_days", JournalSettings().retain_days, 1, 36_500),
             # 64 MiB is one segment: below it nothing could ever be freed.
             max_bytes=journal.count(
                 "max_bytes", JournalSettings().max_bytes, 64 * 1024 * 1024, 2**62
             ),
         ),
-        registry=RegistrySettings(url=registry.text("url", "sqlite:", _engine("registry"))),
-        store=StoreSettings(url=store.text("url", "chdb:", _engine("store"))),
+        registry=RegistrySettings(url=registry.text("url", "sqlite:", values.engine("registry"))),
+        store=StoreSettings(url=store.text("url", "chdb:", values.engine("store"))),
         accounts=accounts,
     )
     for table in (collect, console, journal, registry, store, root):
@@ -533,14 +364,14 @@ def check(text: str, folder: Path) -> tuple[Config | None, list[Problem]]:
     Relative paths in the text are relative to `folder`, the file's own.
     """
     try:
-        values = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         said = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error))
         line = int(said[2]) if said and said[2] else text.count("\n") + 1
         what = said[1] if said else str(error)
         return None, [Problem(line, "", f"this is not TOML: {what}", "see https://toml.io")]
     report = _Report(lines(text))
-    config = _top(_Table(report, values, ()), report, folder.resolve())
+    config = _top(_Table(report, tables, ()), report, folder.resolve())
     if report.problems:
         return None, sorted(report.problems, key=lambda problem: problem.line)
     return config, []

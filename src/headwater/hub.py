@@ -16,9 +16,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pyarrow
@@ -31,12 +30,11 @@ from headwater.children import Line, Report
 from headwater.clock import Clock, system_clock
 from headwater.config import Config
 from headwater.decode.dialects import DIALECTS
-from headwater.errors import HeadwaterError, WrongUse
+from headwater.errors import HeadwaterError
 from headwater.folder import Folder, HubAddress
 from headwater.journal.sqlite import SqliteReader
 from headwater.loader import LiveRow, Loader
-
-# from headwater.replay import replay
+from headwater.replay import ReplayResult, replay
 from headwater.resolve.sqlite import SqliteRegistry
 from headwater.store.clickhouse import Store
 from headwater.view.access import Access
@@ -121,8 +119,19 @@ class Parts:
     def replay(
         self, order: ReplayOrder, progress: Callable[[dict[str, Any]], None]
     ) -> dict[str, Any]:
-        """Decode journaled requests again. Raises WrongUse, StoreError, JournalDamaged."""
-        raise SystemExit
+        """Decode journaled requests again. Raises StoreError, RegistryFailed."""
+
+        def told(result: ReplayResult) -> None:
+            progress(msgspec.structs.asdict(result))
+
+        result = replay(
+            self.loader,
+            since=order.since,
+            until=order.until,
+            request_id=order.request_id.bytes if order.request_id else None,
+            progress=told,
+        )
+        return msgspec.structs.asdict(result)
 
     def close(self) -> None:
         """Let go of store, journal and registry."""
@@ -228,7 +237,7 @@ class Hub:
         loading.start()
         self._line.follow(parts.reload)
         serving = loop.create_task(server.serve([self._listening]))
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event
             await asyncio.sleep(0.01)
         self._folder.put_hub(HubAddress(console=url_of(self._listening), pid=os.getpid()))
         self._line.report(Report(ready=True))

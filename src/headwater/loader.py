@@ -36,6 +36,7 @@ from headwater.decoding import AccountRules, Judge
 from headwater.errors import HeadwaterError, JournalDamaged
 from headwater.event import Decoded, Event, Rejection
 from headwater.journal.journal import Batch, Position, Reader
+from headwater.replay import finish_interrupted
 from headwater.resolve.registry import Claim, Seen
 from headwater.store.clickhouse import EVENTS, REJECTED, Load, Range, Store, Tally
 from headwater.store.rows import (
@@ -54,7 +55,7 @@ log = logging.getLogger("headwater.loader")
 _DAY_US = 86_400_000_000
 #: Events whose rows are built together: few enough that they are still in the processor's cache
 #: from decoding, which halves the time.
-_PIECE_EVENTS = 500
+_PIECE_EVENTS = 1_000
 _READ_BATCHES = 64
 _BACKOFF_SECONDS_MAX = 5.0
 #: How often old journal files, dedupe keys and books are looked at.
@@ -129,7 +130,7 @@ class Counters(msgspec.Struct):
     insert_seconds: float = 0.0
 
 
-class _Work:
+class Work:
     """What one step has gathered: rows as Arrow, claims, and the books."""
 
     def __init__(self, sessions: SessionIds) -> None:
@@ -283,9 +284,13 @@ class Loader:
     def run(self, stop: threading.Event) -> None:
         """Load until `stop` is set; whatever fails is tried again."""
         pause = limits.load_gap_seconds
+        finished = False
         while not stop.is_set():
             began = time.monotonic()
             try:
+                if not finished:
+                    finish_interrupted(self)
+                    finished = True
                 events = self.step()
                 self._tidy()
             except HeadwaterError as error:
@@ -313,16 +318,15 @@ class Loader:
             raise
 
     def _step(self) -> int:
-        work = _Work(self._sessions)
+        work = Work(self._sessions)
         events = 0
         for writer, batches in self._read():
             events += self._load_range(work, writer, batches)
         if work.loads:
             self._insert(work)
             with self._books:
-                step = self._last_step + 1
-                self.store.insert_loads(work.loads, step=step, version=self.clock())
-                self._last_step = step
+                self.store.insert_loads(work.loads, version=self.clock())
+                self._last_step += 1
                 for load in work.loads:
                     self._marks[load.range.writer] = load.range.last
             self._checkpoint("loads")
@@ -385,11 +389,11 @@ class Loader:
         with self._books:
             skipped = Range(after.writer, after.batch, behind.batch, 0)
             step = self._last_step + 1
-            self.store.insert_loads([Load(skipped, {})], step=step, version=self.clock())
+            self.store.insert_loads([Load(skipped, step, {})], version=self.clock())
             self._last_step = step
             self._marks[after.writer] = behind.batch
 
-    def _load_range(self, work: _Work, writer: int, batches: Sequence[Batch]) -> int:
+    def _load_range(self, work: Work, writer: int, batches: Sequence[Batch]) -> int:
         """Decode a writer's batches into `work`; how many events they held."""
         tallies: dict[tuple[str, str], Tally] = {}
         judge, add = self.judge.first, work.add
@@ -408,14 +412,15 @@ class Loader:
         self.counters.decode_seconds += time.perf_counter() - began
         after = self._marks.get(writer, 0)
         covered = Range(writer, after, batches[-1].position.batch, len(batches))
-        work.loads.append(Load(covered, tallies))
+        work.loads.append(Load(covered, self._last_step + 1, tallies))
         return sum(tally.received for tally in tallies.values())
 
-    def _insert(self, work: _Work) -> None:
+    def _insert(self, work: Work) -> None:
         """Make the rows gathered so far durable, and let go of them."""
         if not work.rows:
             return
-        rows, duplicates = self._claim(work, work.events())
+        rows, duplicates = self.first_copies(work)
+        self._checkpoint("claimed")
         began = time.perf_counter()
         rejected = work.rejected()
         self.store.insert_rejected(_without(rejected, self._left_rejected))
@@ -429,12 +434,16 @@ class Loader:
             )
         work.next_rows()
 
-    def _claim(self, work: _Work, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """The rows that are first copies, and the duplicates."""
+    def work(self) -> Work:
+        """An empty one, for another thread than the loader's."""
+        return Work(SessionIds())
+
+    def first_copies(self, work: Work) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """The rows that are first copies, and the duplicates; the books follow. Durable."""
+        rows = work.events()
         began = time.perf_counter()
         first = self.seen.claim(work.claims, received_at=work.received_at)
         self.counters.claim_seconds += time.perf_counter() - began
-        self._checkpoint("claimed")
         if all(first):
             return rows, rows.slice(0, 0)
         flags = [True] * rows.num_rows

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,9 +40,12 @@ class Snapshot(msgspec.Struct, kw_only=True):
 
 def snapshot(counters: object, *, latency_buckets: Sequence[int]) -> Snapshot:
     """Copy what a Counters object holds. `latency_buckets` are upper ends in microseconds."""
-    own = {"pid": os.getpid(), "latency_buckets": list(latency_buckets)}
-    names = [name for name in Snapshot.__struct_fields__ if name not in own]
-    return Snapshot(**own, **{name: getattr(counters, name) for name in names})
+    counted: dict[str, Any] = {
+        name: getattr(counters, name)
+        for name in Snapshot.__struct_fields__
+        if name not in ("pid", "latency_buckets")
+    }
+    return Snapshot(pid=os.getpid(), latency_buckets=list(latency_buckets), **counted)
 
 
 def write(counted: Snapshot, folder: Path, worker: int) -> None:

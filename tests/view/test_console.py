@@ -45,7 +45,7 @@ def query(sql: str, form: str) -> bytes:
 
 def replay(order: ReplayOrder, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     progress({"requests": 1})
-    if order.request_id == "broken":
+    if order.since == -1:
         raise StoreError("no room", remedy="make some")
     time.sleep(0.2)
     return {"requests": 2}
@@ -292,7 +292,7 @@ def test_a_replay_streams_its_progress_and_ends_with_its_result(running: Running
 
 
 def test_a_replay_that_fails_ends_with_the_reason(running: Running) -> None:
-    _, _, body = running.ask("POST", "/api/replay", {"request_id": "broken"})
+    _, _, body = running.ask("POST", "/api/replay", {"since": -1})
     assert msgspec.json.decode(body.splitlines()[-1]) == {
         "error": "no room",
         "remedy": "make some",
@@ -302,6 +302,7 @@ def test_a_replay_that_fails_ends_with_the_reason(running: Running) -> None:
 def test_a_replay_of_nothing_in_particular_is_refused(running: Running) -> None:
     assert running.ask("POST", "/api/replay", {})[0] == 400
     assert running.ask("POST", "/api/replay", b"{")[0] == 400
+    assert running.ask("POST", "/api/replay", {"request_id": "no uuid"})[0] == 400
 
 
 def test_one_replay_runs_at_a_time(running: Running) -> None:

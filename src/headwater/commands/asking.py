@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from headwater.commands.common import DEFAULT_CONFIG, ConfigOption, err, errors_said, out
+from headwater.commands.options import DEFAULT_CONFIG, ConfigOption, err, errors_said, out
 from headwater.config_reader import load
 from headwater.errors import HeadwaterError, WrongUse
 from headwater.folder import Folder

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from headwater.commands.common import (
+from headwater.commands.options import (
     DEFAULT_CONFIG,
     EXIT_WRONG_USE,
     err,

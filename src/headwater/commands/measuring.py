@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from headwater.commands.common import errors_said, out
+from headwater.commands.options import errors_said, out
 from headwater.load_generator import Case, Measured, measure
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from headwater.clock import Clock, system_clock
-from headwater.commands.common import DEFAULT_CONFIG, ConfigOption, err, errors_said, out
+from headwater.commands.options import DEFAULT_CONFIG, ConfigOption, err, errors_said, out
 from headwater.config_reader import load
 from headwater.errors import WrongUse
 from headwater.folder import Folder
@@ -51,7 +52,7 @@ def _lines(folder: Folder, config: Path, order: dict[str, Any]) -> Iterator[dict
     from headwater.view.console import ReplayOrder  # noqa: PLC0415
 
     with Parts.alone(load(config), "replaying without a server") as parts:
-        yield {"result": parts.replay(ReplayOrder(**order), lambda done: None)}
+        yield {"result": parts.replay(msgspec.convert(order, ReplayOrder), lambda done: None)}
 
 
 def replay(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from headwater import app as supervisor
-from headwater.commands.common import DEFAULT_CONFIG, ConfigOption, errors_said
+from headwater.commands.options import DEFAULT_CONFIG, ConfigOption, errors_said
 
 
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:

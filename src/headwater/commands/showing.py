@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from headwater import demo as show
-from headwater.commands.common import errors_said
+from headwater.commands.options import errors_said
 
 
 def demo(

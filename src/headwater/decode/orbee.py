@@ -22,7 +22,7 @@ from headwater.decode.times import client_time
 from headwater.event import Decoded, Event, Identity, Issue, Rejection
 
 NAME: DialectName = "orbee"
-ROUTES = (Route("/collect/{aid}/{tid}/event", "event", ("POST",)),)
+ROUTES: tuple[Route, ...] = (Route("/collect/{aid}/{tid}/event", "event", ("POST",)),)
 BOUNDS = Bounds(
     target_bytes_max=limits.target_bytes_max, body_bytes_max=limits.orbee_body_bytes_max
 )

@@ -22,7 +22,7 @@ from headwater.decode.json_body import BadJson, parse_json
 from headwater.event import Decoded, Event, Identity, Issue, Rejection
 
 NAME: DialectName = "vaix"
-ROUTES = (Route("/api/tracker/events", "events", ("POST",)),)
+ROUTES: tuple[Route, ...] = (Route("/api/tracker/events", "events", ("POST",)),)
 BOUNDS = Bounds(target_bytes_max=limits.target_bytes_max, body_bytes_max=limits.vaix_body_bytes_max)
 CORS = Cors(
     methods="POST, OPTIONS",

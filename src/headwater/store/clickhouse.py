@@ -93,9 +93,11 @@ class Range(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """One range and its books by (account, dialect); none for a stretch that was skipped."""
+    """One range, the step that loaded it, and its books by (account, dialect); none for a stretch
+    that was skipped."""
 
     range: Range
+    step: int
     tallies: Mapping[tuple[str, str], Tally]
 
 
@@ -202,7 +204,7 @@ class Store:
             raise error
         self._writing.insert(entrance, shape(as_text(missing)))
 
-    def insert_loads(self, loads: Sequence[Load], *, step: int, version: int) -> None:
+    def insert_loads(self, loads: Sequence[Load], *, version: int) -> None:
         """The watermark rows of some ranges, in one insert: all or none. `version` is the time in
         microseconds; a range that is written again counts in its highest version."""
         rows: list[dict[str, Any]] = []
@@ -215,7 +217,7 @@ class Store:
                     "dialect": dialect,
                     "received": tally.received,
                     **msgspec.structs.asdict(tally),
-                    "step": step,
+                    "step": load.step,
                     "folded": 0,
                     "version": version,
                     "loaded_at": version,
@@ -272,24 +274,16 @@ class Store:
 
     # --- for a replay ----------------------------------------------------------------------------
 
-    def ranges_of(self, writer: int, batches: Sequence[int]) -> list[Range]:
-        """The loaded ranges of a writer that contain any of some batches, in order."""
-        if not batches:
-            return []
+    def loaded(self, writer: int, after: int, last: int) -> list[tuple[Range, int]]:
+        """The ranges of a writer that reach into (after, last], each with the step that loaded it,
+        in order; not those that were skipped, nor what has been folded."""
         rows = self._writing.rows(
-            "SELECT DISTINCT writer, after, last, batches FROM headwater_store.loads "  # noqa: S608
-            f"WHERE writer = {writer} AND folded = 0 AND batches > 0 "
-            f"AND arrayExists(one -> one > after AND one <= last, {list(batches)}) ORDER BY last"
+            "SELECT writer, after, last, max(batches), max(step) "  # noqa: S608
+            "FROM headwater_store.loads WHERE folded = 0 AND batches > 0 "
+            f"AND writer = {writer} AND last > {after} AND after < {last} "
+            "GROUP BY writer, after, last ORDER BY last"
         )
-        return [Range(*(int(value) for value in row)) for row in rows]
-
-    def step_of(self, loaded: Range) -> int:
-        """The step that loaded a range."""
-        sql = (
-            "SELECT max(step) FROM headwater_store.loads WHERE folded = 0 "  # noqa: S608
-            f"AND writer = {loaded.writer} AND last = {loaded.last}"
-        )
-        return int(self._writing.rows(sql)[0][0])
+        return [(Range(*(int(value) for value in row[:4])), int(row[4])) for row in rows]
 
     def writing(self) -> Writing:
         """The statements' end, for what a replay compares and rewrites."""

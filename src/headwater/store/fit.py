@@ -28,8 +28,12 @@ def fit(value: dict[str, Any]) -> tuple[bytes, bool]:
         return EMPTY, False
     try:
         text = _encode(value)
-        flat = text.find(b"{", 1) < 0 and text.find(b"[") < 0
-        if flat and len(value) <= limits.json_keys_max and "." not in "".join(value):
+        if (
+            text.find(b"{", 1) < 0
+            and b"[" not in text
+            and (b"." not in text or "." not in "".join(value))
+            and len(value) <= limits.json_keys_max
+        ):
             return text, False
         if _has_room(value):
             return text, False

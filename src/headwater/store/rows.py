@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.accept.request import Request
-from headwater.event import Event, Rejection
+from headwater.event import Event, Identity, Rejection
 from headwater.store.fit import EMPTY, fit, json_text, kept_as_text
 
 #: (writer, batch, request in the batch, event in the request)
@@ -192,22 +192,6 @@ def events_batch(
         properties.append(text)
         if as_text:
             issues[number] = [*issues[number], "kept_as_text: properties"]
-    identities = [one for e in events for one in e.identities]
-    offsets = [0]
-    reached = 0
-    for event in events:
-        reached += len(event.identities)
-        offsets.append(reached)
-    structs = pa.StructArray.from_arrays(
-        [
-            _strings([one.namespace for one in identities]),
-            _strings([one.scope for one in identities]),
-            _strings([one.value for one in identities]),
-            _strings([one.strength for one in identities]),
-            pa.array([one.denied for one in identities], pa.bool_()),
-        ],
-        fields=list(_IDENTITY),
-    )
     occurred = [
         at if (at := e.occurred_at) is not None and _TIME_MIN <= at <= _TIME_MAX else r.received_at
         for e, r in zip(events, requests, strict=True)
@@ -221,7 +205,7 @@ def events_batch(
         _strings([e.scope for e in events]),
         _strings([e.kind for e in events]),
         _strings([e.name for e in events]),
-        pa.array(occurred, pa.int64()).cast(_TIME),
+        pa.array(occurred, pa.int64()).view(_TIME),
         of_source["received_at"],
         pa.array(
             [
@@ -231,7 +215,7 @@ def events_batch(
             _ID,
         ),
         _strings([e.session or "" for e in events]),
-        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs),
+        _identities([e.identities for e in events]),
         pa.array(properties, pa.binary()),
         pa.array([json_text(e.profile_set) if e.profile_set else b"" for e in events], pa.binary()),
         _lists([e.profile_unset for e in events]),
@@ -246,6 +230,34 @@ def events_batch(
     return pa.RecordBatch.from_arrays(columns, schema=EVENT_SCHEMA)
 
 
+def _identities(lists: Sequence[list[Identity]]) -> pa.Array:
+    """Events of one request mostly have equal identities: runs of equal lists are made once."""
+    distinct: list[list[Identity]] = []
+    places: list[int] = []
+    last: list[Identity] | None = None
+    for one in lists:
+        if one != last:
+            distinct.append(one)
+            last = one
+        places.append(len(distinct) - 1)
+    flat = [identity for one in distinct for identity in one]
+    offsets = [0]
+    for one in distinct:
+        offsets.append(offsets[-1] + len(one))
+    structs = pa.StructArray.from_arrays(
+        [
+            _strings([one.namespace for one in flat]),
+            _strings([one.scope for one in flat]),
+            _strings([one.value for one in flat]),
+            _strings([one.strength for one in flat]),
+            pa.array([one.denied for one in flat], pa.bool_()),
+        ],
+        fields=list(_IDENTITY),
+    )
+    found = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
+    return found if len(distinct) == len(lists) else found.take(pa.array(places, pa.int32()))
+
+
 def _columns_of(sources: Sequence[Source]) -> dict[str, pa.Array]:
     """The columns that all rows of a request share, a value for each row."""
     requests = [one.request for one in sources]
@@ -253,7 +265,7 @@ def _columns_of(sources: Sequence[Source]) -> dict[str, pa.Array]:
         "request_id": pa.array([r.request_id for r in requests], _ID),
         "account": _strings([r.account for r in requests]),
         "dialect": _strings([r.dialect for r in requests]),
-        "received_at": pa.array([r.received_at for r in requests], pa.int64()).cast(_TIME),
+        "received_at": pa.array([r.received_at for r in requests], pa.int64()).view(_TIME),
         "transport": _strings([r.transport for r in requests]),
         "writer": pa.array([one.writer for one in sources], pa.uint16()),
         "batch": pa.array([one.batch for one in sources], pa.uint64()),

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from starlette.applications import Starlette
@@ -53,7 +54,7 @@ class ReplayOrder(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     since: int | None = None
     until: int | None = None
-    request_id: str | None = None
+    request_id: UUID | None = None
 
 
 #: Runs a replay, blocking; calls the second argument with progress; its result.

@@ -200,6 +200,17 @@ ENGINE = ReplacingMergeTree(version)
 ORDER BY (folded, writer, last, account, dialect)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, non_replicated_deduplication_window = 100;
 
+-- The stretch that a replay is rewriting now; what stands here at a start was cut short.
+CREATE TABLE IF NOT EXISTS headwater_store.replays
+(
+    writer UInt16,
+    after UInt64,
+    last UInt64
+)
+ENGINE = MergeTree
+ORDER BY (writer, last)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
 -- What is journaled and not yet loaded, as of a step; each row is a whole snapshot, and the newest
 -- counts. In memory: after a start there is none until somebody asks for the books.
 CREATE TABLE IF NOT EXISTS headwater_store.in_flight

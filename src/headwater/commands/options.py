@@ -1,4 +1,4 @@
-"""What the commands share: the --config option, and how an error is said."""
+"""What every command has: the --config option, examples in its help, and how it says an error."""
 
 from __future__ import annotations
 

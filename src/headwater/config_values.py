@@ -1,0 +1,194 @@
+"""What one value of the configuration may be: each function gives the value in its normal form, or
+raises Wrong with what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+from headwater.config import DIALECTS, split_address
+
+_TOKEN = re.compile(r"sha256:[0-9a-fA-F]{64}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_APP = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SEGMENT = re.compile(r"[^/\s?#%]{1,128}")
+_EVENT_TYPE = re.compile(r"[^\s:*]+:([^\s:*]+|\*)")
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?")
+_ALGORITHMS = ("RS256", "ES256", "HS256")
+_LATER = {  # the other engine of each interface, which this version does not have yet
+    "journal": ("sqlite:", "kafka:"),
+    "registry": ("sqlite:", "postgresql:"),
+    "store": ("chdb:", "clickhouse:"),
+}
+
+
+class Wrong(Exception):
+    """A value that is not what was expected; caught where the value was taken."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+def address(value: str) -> str:
+    """``HOST:PORT``"""
+    try:
+        split_address(value)
+    except ValueError as error:
+        raise Wrong(
+            f'expected "HOST:PORT", got "{value}"',
+            "127.0.0.1:8080 is this machine only, 0.0.0.0:8080 every network, port 0 a free one",
+        ) from error
+    return value
+
+
+def host(value: str) -> str:
+    """A bare host or host:port; empty for none."""
+    if value and not _HOST.fullmatch(value):
+        raise Wrong(
+            f'expected a bare host or host:port, got "{value}"',
+            'write it without scheme and path, as "collect.example.com"',
+        )
+    return value
+
+
+def network(value: str) -> str:
+    """A CIDR, in its normal form."""
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError as error:
+        raise Wrong(
+            f'expected a network, got "{value}"', 'write it as "10.0.0.0/8" or "::1/128"'
+        ) from error
+
+
+def engine(stage: str) -> Callable[[str], str]:
+    """The URL of a stage's engine."""
+    here, later = _LATER[stage]
+
+    def parse(value: str) -> str:
+        if value == here:
+            return value
+        if value.startswith(later):
+            raise Wrong(
+                f'"{later}" is not supported by this version',
+                f'use "{here}", which keeps it in the data folder',
+            )
+        raise Wrong(f'expected "{here}", got "{value}"', f'"{here}" is the only engine here')
+
+    return parse
+
+
+def token(value: str) -> str:
+    """A token's hash, in lower case."""
+    if not _TOKEN.fullmatch(value):
+        raise Wrong('expected "sha256:" and 64 hex digits', 'run "headwater token"')
+    return value.lower()
+
+
+def uuid(value: str) -> str:
+    """A company's UUID, in lower case."""
+    if not _UUID.fullmatch(value):
+        raise Wrong(
+            f'expected a UUID, got "{value}"',
+            'write the company\'s id as "dcaf55cc-b36d-4d0e-9003-f93187c04886"',
+        )
+    return str(UUID(value))
+
+
+def tracker(value: str) -> str:
+    """``aid/tid``, UUIDs in lower case."""
+    parts = value.split("/")
+    if len(parts) != 2 or not all(_NUMBER.fullmatch(p) or _UUID.fullmatch(p) for p in parts):
+        raise Wrong(
+            f'expected "aid/tid", each a number or a UUID, got "{value}"',
+            'take the two segments of /collect/{aid}/{tid}/event, as in "1/1"',
+        )
+    return "/".join(p.lower() for p in parts)
+
+
+def app(value: str) -> str:
+    """A Nucleus appId."""
+    if not _APP.fullmatch(value):
+        raise Wrong(
+            f'expected 1 to 128 letters, digits, "_" or "-", got "{value}"',
+            "take the appId that the client was given",
+        )
+    return value
+
+
+def segment(value: str) -> str:
+    """A Vibetrace account id."""
+    if not _SEGMENT.fullmatch(value):
+        raise Wrong(
+            f'expected one path segment, got "{value}"',
+            'take {account_id} of /event/{account_id}/…, as in "ACCT123"',
+        )
+    return value
+
+
+def event_type(value: str) -> str:
+    """An entry of a VAIX allow-list."""
+    if not _EVENT_TYPE.fullmatch(value):
+        raise Wrong(
+            f'expected "verb:object" or "verb:*", got "{value}"',
+            'write it as "clicks:event" or "impressions:*"',
+        )
+    return value
+
+
+def filled(value: str) -> str:
+    """Any text that is not blank."""
+    if not value.strip():
+        raise Wrong("expected a text that is not empty", "fill it in or remove the key")
+    return value
+
+
+def dialect(value: str) -> str:
+    """A dialect's name."""
+    if value not in DIALECTS:
+        near = difflib.get_close_matches(value, DIALECTS, 1, 0.5)
+        raise Wrong(
+            f'"{value}" is no dialect',
+            f'did you mean "{near[0]}"?' if near else f"known: {', '.join(DIALECTS)}",
+        )
+    return value
+
+
+def algorithm(value: str) -> str:
+    """A JWT signature algorithm."""
+    if value not in _ALGORITHMS:
+        raise Wrong(f'"{value}" is not supported', f"use one of {', '.join(_ALGORITHMS)}")
+    return value
+
+
+def keys(folder: Path) -> Callable[[str], str]:
+    """Where the keys of JWTs are; a file's path is relative to `folder`."""
+
+    def parse(value: str) -> str:
+        if value.startswith("secret:"):
+            name = value.removeprefix("secret:")
+            if not os.environ.get(name):
+                raise Wrong(
+                    f'the environment variable "{name}" is not set',
+                    "set it to the shared secret before the start",
+                )
+            return value
+        if value.startswith(("https://", "http://")):
+            return value
+        path = folder / value
+        if not value or not path.is_file():
+            raise Wrong(
+                f'there is no file "{path}"',
+                'give a JWKS file, an https:// URL of one, or "secret:" and a variable\'s name',
+            )
+        return str(path)
+
+    return parse

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from headwater.accept.encoding import inflate
-from headwater.accept.request import Identified, Request
+from headwater.accept.request import Dialect, Identified, Request
 from headwater.accept.routes import Router
 from headwater.decode.dialects import DIALECTS
 from headwater.event import Decoded
@@ -36,7 +36,7 @@ from tests.dialects.wire import Answered, send, source_address
 from tests.served import Served
 
 CASES = read_cases()
-BY_NAME = {dialect.NAME: dialect for dialect in DIALECTS}
+BY_NAME: dict[str, Dialect] = {dialect.NAME: dialect for dialect in DIALECTS}
 CASES_MIN = 25
 TOKEN = "case-token"  # a test's own
 

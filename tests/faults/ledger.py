@@ -69,7 +69,9 @@ def violations(
     nothing is in flight, `visitors` the visitor ids that each unique id was given.
     """
     seen: dict[str, Counter[str]] = {}
+    visible: Counter[str] = Counter()
     for dialect, name, count in stored:
+        visible[dialect] += count
         mark = _MARK.search(name)
         if mark is not None:
             seen.setdefault(dialect, Counter())[mark[0]] += count
@@ -86,9 +88,8 @@ def violations(
         closed = row["stored"] + row["duplicate"] + row["rejected"] + row["in_flight"]
         if row["received"] != closed:
             wrong.append(f"{account}/{dialect}: the books do not close: {dict(row)}")
-        visible = seen.get(dialect, Counter()).total()
-        if row["stored"] != visible:
-            wrong.append(f"{account}/{dialect}: {row['stored']} stored, {visible} visible")
+        if row["stored"] != visible[dialect]:
+            wrong.append(f"{account}/{dialect}: {row['stored']} stored, {visible[dialect]} visible")
     for user, given in visitors.items():
         if len(given) > 1:
             wrong.append(f"gamooga: {user} was given {len(given)} visitors: {sorted(given)}")

@@ -108,7 +108,7 @@ class Comparing:
 
     def _remember(self, writer: int, after: int, last: int) -> None:
         self._writing.command(
-            f"INSERT INTO headwater_store.replays VALUES ({writer}, {after}, {last})"
+            f"INSERT INTO headwater_store.replays VALUES ({writer}, {after}, {last})"  # noqa: S608
         )
 
     def forget(self, writer: int, after: int, last: int) -> None:

@@ -2,14 +2,19 @@
 
 clickhouse-connect's client over chDB takes one call at a time and sends what it inserts through a
 temporary file, so the loader has a client of its own, and questions have a few.
+
+A client is used no more after an error: chDB 4.4 gives what a failed query had already put out to
+the next query of the same connection, in front of its own answer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,24 +123,22 @@ class Connector:
 
 
 class Writing:
-    """The loader's end: statements and inserts on a client of its own. One thread at a time."""
+    """Statements and inserts of ours, on a client of their own. Any thread, one call at a time."""
 
     def __init__(self, connector: Connector) -> None:
-        self._client = connector.open(settings=_INSERT)
+        self._connector = connector
+        self._lock = threading.Lock()
+        self._client: Client | None = connector.open(settings=_INSERT)
 
-    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+    def command(self, sql: str) -> None:
         """Run a statement. Raises StoreError."""
-        try:
-            self._client.command(sql, parameters=dict(parameters or {}))
-        except (ClickHouseError, RuntimeError, OSError) as error:
-            raise refusal(error) from error
+        with self._using() as client:
+            client.command(sql)
 
-    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Sequence[Any]]:
+    def rows(self, sql: str) -> list[Sequence[Any]]:
         """The rows of a query of ours. Raises StoreError."""
-        try:
-            return list(self._client.query(sql, parameters=dict(parameters or {})).result_rows)
-        except (ClickHouseError, RuntimeError, OSError) as error:
-            raise refusal(error) from error
+        with self._using() as client:
+            return list(client.query(sql).result_rows)
 
     def insert(self, table: str, batch: pa.RecordBatch, *, token: str = "") -> None:
         """Insert Arrow columns by name. A `token` that was used lately inserts nothing; without one
@@ -143,19 +146,34 @@ class Writing:
         settings: dict[str, Any] = {"insert_deduplicate": 1 if token else 0}
         if token:
             settings["insert_deduplication_token"] = token
-        try:
-            self._client.raw_insert(
+        with self._using() as client:
+            client.raw_insert(
                 table,
                 column_names=batch.schema.names,
                 insert_block=stream(batch),
                 fmt="ArrowStream",
                 settings=settings,
             )
-        except (ClickHouseError, RuntimeError, OSError) as error:
-            raise refusal(error) from error
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[Client]:
+        with self._lock:
+            client = self._client or self._connector.open(settings=_INSERT)
+            self._client = None
+            try:
+                yield client
+                self._client = client
+            except (ClickHouseError, RuntimeError, OSError) as error:
+                raise StoreError(f"the store refused: {_words(error)}") from error
+            finally:
+                if self._client is None:
+                    client.close()
 
     def close(self) -> None:
-        self._client.close()
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
 
 
 class Asking:
@@ -177,14 +195,18 @@ class Asking:
             raise QueryRefused(
                 f"{limits.query_parallel_max} other queries are running", remedy="try again"
             ) from None
+        kept: Client | None = None
         try:
             if client is None:
                 client = self._connector.open(database="headwater", settings=_QUESTION)
             answer = client.raw_query(sql, parameters=dict(parameters or {}), fmt=form or None)
+            kept = client
         except (ClickHouseError, RuntimeError) as error:
             raise _refused(error) from error
         finally:
-            self._free.put(client)
+            if kept is None and client is not None:
+                client.close()
+            self._free.put(kept)
         if len(answer) > limits.query_answer_bytes_max:
             raise QueryRefused(_CROSSED[307], remedy=_NARROW)
         return answer
@@ -194,11 +216,6 @@ class Asking:
             client = self._free.get()
             if client is not None:
                 client.close()
-
-
-def refusal(error: BaseException) -> StoreError:
-    """The driver's error as ours; its cause keeps the code."""
-    return StoreError(f"the store refused: {_words(error)}")
 
 
 def _refused(error: BaseException) -> QueryRefused:

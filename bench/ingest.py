@@ -176,6 +176,10 @@ def main() -> int:
     for name, asked, found in verdicts(rows):
         word = "met" if found >= asked else "missed"
         console.print(f"{name}: {found:,.2f}, target {asked:,g}: {word}")
+    used = {row.server: row.cpu_us for row in rows if row.load is VAIX}
+    for other in ("nginx return 204", "uvicorn ASGI"):
+        ratio = used[other] / used["headwater"]
+        console.print(f"VAIX POST against {other}, by processor time alone: {ratio:.2f}")
     broken = [row for row in rows if row.found.failed or not row.found.requests_per_second]
     for row in broken:
         console.print(f"FAILED: {row.server}, {row.load.name}: {row.found.failed} errors")

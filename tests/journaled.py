@@ -146,7 +146,7 @@ def with_decode(dialect: Dialect, decode: Callable[..., Any]) -> Iterator[Dialec
     """The dialects, one of them with another decoder."""
     for one in DIALECTS:
         if one is dialect:
-            yield _Changed(one, decode)  # type: ignore[misc]
+            yield _Changed(one, decode)
         else:
             yield one
 

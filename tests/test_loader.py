@@ -212,8 +212,8 @@ def test_whoever_watches_sees_what_became_of_each_event(start: Start, tmp_path: 
 
 def test_lag_is_the_age_of_the_oldest_batch_that_waits(start: Start, tmp_path: Path) -> None:
     journal(tmp_path, each(vaix("u1")))
-    loading = start(checkpoint=lambda reached: lags.append(loading.loader.lag_seconds))
     lags: list[float] = []
+    loading: Loading = start(checkpoint=lambda reached: lags.append(loading.loader.lag_seconds))
     assert loading.loader.lag_seconds == 0
     time.sleep(0.2)
     loading.all()
@@ -234,9 +234,7 @@ def test_a_damaged_stretch_is_skipped_and_said(
     loading.all()
     assert 0 < len(loading.names()) < 4
     assert loading.loader.counters.damaged_stretches > 0
-    assert any(
-        "damaged" in record.message or ".sqlite" in record.message for record in caplog.records
-    )
+    assert any("is damaged" in record.message for record in caplog.records)
     loading.loader.reconcile()
     assert loading.loader.step() == 0
 
@@ -275,7 +273,7 @@ def test_a_store_that_fails_is_asked_again_until_it_answers(
     thread = threading.Thread(target=loading.loader.run, args=(stop,))
     thread.start()
     deadline = time.monotonic() + 20
-    while (failing.left or not loading.names()) and time.monotonic() < deadline:
+    while not loading.loader.counters.loads and time.monotonic() < deadline:
         time.sleep(0.05)
     stop.set()
     thread.join()
@@ -320,7 +318,7 @@ def test_old_journal_files_go_once_they_are_loaded(start: Start, tmp_path: Path)
     assert loading.reader.read(Position(0, 0), batches_max=9, bytes_max=10**6) is not None
 
 
-# --- kill -9 ----------------------------------------------------------------------------------------
+# --- kill -9 ----------------------------------------------------------------------------------
 
 ROUNDS = 6
 

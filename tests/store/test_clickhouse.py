@@ -143,7 +143,7 @@ def test_rejected_rows_say_why(store: Store) -> None:
     assert found[2].endswith("\n\n{")
 
 
-# --- the books ---------------------------------------------------------------------------------------
+# --- the books ---------------------------------------------------------------------------------
 
 
 def load(writer: int, after: int, last: int, step: int, **tallies: Tally) -> Load:
@@ -202,8 +202,9 @@ def test_a_fold_that_was_cut_short_counts_nothing_twice(store: Store) -> None:
     for step in range(1, 4):
         store.insert_loads([load(0, step - 1, step, step, vaix=Tally(step))], version=AT + step)
     store.writing().command(
-        "INSERT INTO headwater_store.loads SELECT writer, 0, 2, 0, account, dialect, sum(received), "
-        "sum(stored), 0, 0, max(step), 1, max(version), max(loaded_at) FROM headwater_store.loads "
+        "INSERT INTO headwater_store.loads SELECT writer, 0, 2, 0, account, dialect, "
+        "sum(received), sum(stored), 0, 0, max(step), 1, max(version), max(loaded_at) "
+        "FROM headwater_store.loads "
         "WHERE last <= 2 GROUP BY writer, account, dialect"
     )
     assert books(store) == {"vaix": [6, 6, 0, 0, 0]}
@@ -220,7 +221,7 @@ def test_places_beyond_the_watermarks_are_found(store: Store) -> None:
     assert store.places_after(REJECTED, {}) == set()
 
 
-# --- schema, formats, connections -------------------------------------------------------------------
+# --- schema, formats, connections --------------------------------------------------------------
 
 
 def test_the_schema_may_be_applied_again(store: Store) -> None:

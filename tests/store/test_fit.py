@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -51,6 +52,8 @@ KEPT_AS_TEXT: list[dict[str, Any]] = [
     {"a": {"b": 1}, "a.b": 2},
     {"a": 1, "a.b": 2},
     {"a": [{"b": {"c": 1}, "b.c": 2}]},
+    {'a"': {"b": 1}, 'a".b': 2},
+    {"a": {"b\\": 1}, "a.b\\": 2},
     {"a": "\ud800"},
     {"\ud800": 1},
     {f"k{i}": i for i in range(limits.json_keys_max + 1)},
@@ -79,6 +82,23 @@ def test_what_the_store_would_refuse_is_kept_as_text(value: dict[str, Any]) -> N
 def test_the_text_that_is_kept_is_the_json_of_the_whole() -> None:
     value = {"a": {"b": 1}, "a.b": 2}
     assert json.loads(json.loads(fit(value)[0])["_text"]) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1.5, "b": "x.y:", "c": ['"z.":', "."], "d": {"e": "1.2"}},
+        {"a": "." * 2_000_000 + '"'},
+        {"a": '".' * 1_000_000, "b": "\\." * 1_000_000},
+    ],
+    ids=range(3),
+)
+def test_dots_in_values_are_no_paths_and_cost_no_time(value: dict[str, Any]) -> None:
+    began = time.perf_counter()
+    text, as_text = fit(value)
+    assert time.perf_counter() - began < 2
+    assert not as_text
+    assert json.loads(text) == value
 
 
 def test_a_lone_surrogate_stays_visible_and_the_text_is_valid() -> None:

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 
 from headwater.accept import answers
-from headwater.accept.accounts import Accounts, Admission
+from headwater.accept.accounts import Accounts
 from headwater.accept.answers import DateHeader, Voice
 from headwater.accept.connection import Connection
 from headwater.accept.counters import Counters

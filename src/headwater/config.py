@@ -14,6 +14,10 @@ import msgspec
 from headwater import limits
 
 DIALECTS = ("vaix", "orbee", "nucleus", "vibetrace", "gamooga")
+#: What becomes of a client's address.
+IP_POLICIES = ("keep", "truncate", "drop")
+#: What an account may honour: Do-Not-Track and Global Privacy Control.
+PRIVACY_SIGNALS = ("dnt", "gpc")
 
 
 class Collect(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +56,18 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """[store]."""
 
     url: str = "chdb:"
+
+
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[sessions]: of the dialects whose clients name none."""
+
+    idle_minutes: int = 30
+
+
+class EnrichSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[enrich]. `country_file` is a MaxMind database's absolute path, "" for none."""
+
+    country_file: str = ""
 
 
 class IamSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,10 +117,13 @@ class GamoogaAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """[accounts.NAME]: one tenant. None: it does not speak that dialect."""
+    """[accounts.NAME]: one tenant. None: it does not speak that dialect. `ip` is one of
+    IP_POLICIES, `privacy_signals` are some of PRIVACY_SIGNALS."""
 
     name: str
     shared_user_ids: tuple[str, ...] = ()
+    ip: str = "keep"
+    privacy_signals: tuple[str, ...] = ()
     vaix: VaixAccount | None = None
     orbee: OrbeeAccount | None = None
     nucleus: NucleusAccount | None = None
@@ -121,6 +140,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     journal: JournalSettings = JournalSettings()
     registry: RegistrySettings = RegistrySettings()
     store: StoreSettings = StoreSettings()
+    enrich: EnrichSettings = EnrichSettings()
+    sessions: SessionSettings = SessionSettings()
     accounts: Mapping[str, Account] = msgspec.field(default_factory=dict)
 
 
@@ -157,10 +178,14 @@ def every_key() -> dict[str, object]:
         ("journal", JournalSettings),
         ("registry", RegistrySettings),
         ("store", StoreSettings),
+        ("enrich", EnrichSettings),
+        ("sessions", SessionSettings),
     ):
         add(prefix, struct)
     account = "accounts.NAME"
     keys[f"{account}.shared_user_ids"] = ()
+    keys[f"{account}.ip"] = "keep"
+    keys[f"{account}.privacy_signals"] = ()
     dialects: tuple[tuple[str, type[msgspec.Struct]], ...] = (
         ("vaix", VaixAccount),
         ("orbee", OrbeeAccount),

@@ -22,12 +22,14 @@ from headwater.config import (
     Collect,
     Config,
     Console,
+    EnrichSettings,
     GamoogaAccount,
     IamSettings,
     JournalSettings,
     NucleusAccount,
     OrbeeAccount,
     RegistrySettings,
+    SessionSettings,
     StoreSettings,
     VaixAccount,
     VibetraceAccount,
@@ -267,11 +269,15 @@ def _account(table: _Table, report: _Report, name: str, folder: Path) -> Account
             "rename it, for example [accounts.acme]",
         )
     shared = table.texts("shared_user_ids", values.dialect, example='"vaix", "nucleus"') or ()
+    ip = table.text("ip", "keep", values.ip_policy)
+    signals = table.texts("privacy_signals", values.privacy_signal, example='"dnt", "gpc"') or ()
     vaix, orbee, nucleus = table.table("vaix"), table.table("orbee"), table.table("nucleus")
     vibetrace, gamooga = table.table("vibetrace"), table.table("gamooga")
     account = Account(
         name=name,
         shared_user_ids=shared,
+        ip=ip,
+        privacy_signals=signals,
         vaix=_vaix(vaix, report, folder) if vaix else None,
         orbee=OrbeeAccount(
             trackers=_ids(orbee, "trackers", values.tracker, "tracker", '"1/1"'),
@@ -304,9 +310,11 @@ def _top(root: _Table, report: _Report, folder: Path) -> Config:
     data = root.text("data", "headwater-data", values.filled)
     collect, console = root.table("collect"), root.table("console")
     journal, registry, store = root.table("journal"), root.table("registry"), root.table("store")
+    enrich, sessions = root.table("enrich"), root.table("sessions")
     empty = _Table(report, {}, ())
     collect, console = collect or empty, console or empty
     journal, registry, store = journal or empty, registry or empty, store or empty
+    enrich, sessions = enrich or empty, sessions or empty
     listen = collect.text("listen", Collect().listen, values.address)
     listen_console = console.text("listen", Console().listen, values.address)
     if listen == listen_console and not listen.endswith(":0"):
@@ -350,9 +358,15 @@ def _top(root: _Table, report: _Report, folder: Path) -> Config:
         ),
         registry=RegistrySettings(url=registry.text("url", "sqlite:", values.engine("registry"))),
         store=StoreSettings(url=store.text("url", "chdb:", values.engine("store"))),
+        enrich=EnrichSettings(
+            country_file=enrich.text("country_file", "", values.country_file(folder))
+        ),
+        sessions=SessionSettings(
+            idle_minutes=sessions.count("idle_minutes", SessionSettings().idle_minutes, 1, 1_440)
+        ),
         accounts=accounts,
     )
-    for table in (collect, console, journal, registry, store, root):
+    for table in (collect, console, journal, registry, store, enrich, sessions, root):
         if table is not empty:
             table.close()
     return config

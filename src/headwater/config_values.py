@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
-from headwater.config import DIALECTS, split_address
+from headwater.config import DIALECTS, IP_POLICIES, PRIVACY_SIGNALS, split_address
+from headwater.errors import ConfigError
 
 _TOKEN = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -160,6 +161,44 @@ def dialect(value: str) -> str:
             f'did you mean "{near[0]}"?' if near else f"known: {', '.join(DIALECTS)}",
         )
     return value
+
+
+def ip_policy(value: str) -> str:
+    """What becomes of a client's address."""
+    if value not in IP_POLICIES:
+        raise Wrong(
+            f'expected "keep", "truncate" or "drop", got "{value}"',
+            '"truncate" keeps the IPv4 /24 or IPv6 /48, "drop" nothing',
+        )
+    return value
+
+
+def privacy_signal(value: str) -> str:
+    """The name of a signal that an account honours."""
+    if value not in PRIVACY_SIGNALS:
+        raise Wrong(
+            f'"{value}" is no privacy signal', '"dnt" is Do-Not-Track, "gpc" Global Privacy Control'
+        )
+    return value
+
+
+def country_file(folder: Path) -> Callable[[str], str]:
+    """A MaxMind database that knows countries; its path is relative to `folder`. "" for none."""
+
+    def parse(value: str) -> str:
+        if not value:
+            return value
+        # Here, so that commands without a database do not wait for its reader.
+        from headwater.resolve.country import check  # noqa: PLC0415
+
+        path = folder / Path(value).expanduser()
+        try:
+            check(path)
+        except ConfigError as error:
+            raise Wrong(error.message, error.remedy) from error
+        return str(path)
+
+    return parse
 
 
 def algorithm(value: str) -> str:

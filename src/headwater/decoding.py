@@ -20,6 +20,10 @@ from headwater.event import Decoded, Rejection
 log = logging.getLogger("headwater.decoding")
 
 
+#: Adds to the events of a request what else it tells (``resolve.enrichment``); never raises.
+Enrich = Callable[[Request, Decoded], None]
+
+
 class AccountRules(Protocol):
     """Where the rules in force are found (``accept.accounts.Accounts``)."""
 
@@ -29,11 +33,15 @@ class AccountRules(Protocol):
 
 
 class Judge:
-    """Decodes requests; never raises for what a client sent. `accounts` gives the present rules."""
+    """Decodes and enriches requests; never raises for what a client sent. `accounts` gives the
+    present rules."""
 
-    def __init__(self, dialects: Sequence[Dialect], accounts: Callable[[], AccountRules]) -> None:
+    def __init__(
+        self, dialects: Sequence[Dialect], accounts: Callable[[], AccountRules], enrich: Enrich
+    ) -> None:
         self._dialects = {dialect.NAME: dialect for dialect in dialects}
         self._accounts = accounts
+        self._enrich = enrich
         self._permissive = Rules()
 
     def first(self, request: Request) -> Decoded:
@@ -55,6 +63,8 @@ class Judge:
 
     def again(self, request: Request) -> Decoded:
         """In a replay: refused ones by the rules in force now, acknowledged ones as ever."""
+        if request.erased is not None:
+            return Decoded()
         dialect = self._dialects.get(request.dialect)
         if dialect is None:
             return _refused("undecodable", f"no dialect {request.dialect}")
@@ -69,12 +79,14 @@ class Judge:
         if request.refused:
             rules = self._accounts().rules(request.account, request.dialect)
         try:
-            return dialect.decode(request, rules)
+            decoded = dialect.decode(request, rules)
         except Exception as error:
             # A decoder's bug costs that request's events until a replay after the fix, and never
             # stops the loader.
             log.exception("the decoder of %s failed", request.dialect)
             return _refused("undecodable", type(error).__name__)
+        self._enrich(request, decoded)
+        return decoded
 
 
 def _refused(reason: str, detail: str) -> Decoded:

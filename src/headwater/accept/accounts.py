@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from headwater.accept.iam import Verifier
+from headwater.accept.privacy import Privacy, privacy_of
 from headwater.accept.request import Rules
 from headwater.clock import Clock
 from headwater.config import Account, IamSettings
@@ -26,10 +27,12 @@ _PERMISSIVE = Rules()
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """The account that a request belongs to, and the rules it is judged by."""
+    """The account that a request belongs to, the rules it is judged by, and what the account does
+    not want to keep (None: it keeps everything)."""
 
     account: str
     rules: Rules
+    privacy: Privacy | None = None
 
 
 #: authorize's answer when x-vaix-authentication-method is neither `vaix` nor `iam`.
@@ -59,13 +62,14 @@ class Accounts:
         for name, account in accounts.items():
             keys: dict[str, tuple[str, ...]] = {}
             rules = Rules(public_host=public_host)
+            privacy = privacy_of(account)
             if account.vaix is not None:
                 vaix = account.vaix
                 self._rules[name, "vaix"] = Rules(
                     event_types=None if vaix.event_types is None else frozenset(vaix.event_types),
                     groups=None if vaix.groups is None else frozenset(vaix.groups),
                 )
-                admission = Admission(name, self._rules[name, "vaix"])
+                admission = Admission(name, self._rules[name, "vaix"], privacy)
                 for token in vaix.tokens:
                     digest = bytes.fromhex(token.removeprefix("sha256:"))
                     self._tokens[digest] = admission
@@ -81,7 +85,8 @@ class Accounts:
             if account.gamooga is not None:
                 keys["gamooga"] = account.gamooga.companies
             for dialect, names in keys.items():
-                admission = Admission(name, self._rules.setdefault((name, dialect), rules))
+                judged_by = self._rules.setdefault((name, dialect), rules)
+                admission = Admission(name, judged_by, privacy)
                 self._tenants.setdefault(dialect, {}).update(dict.fromkeys(names, admission))
 
     @property

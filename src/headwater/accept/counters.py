@@ -33,6 +33,7 @@ class Counters:
 
     `statuses[dialect][n]` are HTTP answers of the class n00; "" is the dialect of what never
     reached one. `events` counts events of kept requests once they are durable, by dialect.
+    `opted_out` counts requests that were answered and not kept, because they ask not to be tracked.
     `refused` counts what was turned away for want of room, by reason; `groups` the groups of
     acknowledgements that went out together. `latency` has a count for each of
     LATENCY_BUCKETS_MICROSECONDS and one for the rest: from a request's last byte to its fsync.
@@ -41,6 +42,7 @@ class Counters:
     def __init__(self, dialects: Sequence[str] = ()) -> None:
         self.statuses: dict[str, list[int]] = {name: [0] * 6 for name in ("", *dialects)}
         self.events: dict[str, int] = dict.fromkeys(dialects, 0)
+        self.opted_out: dict[str, int] = dict.fromkeys(dialects, 0)
         self.refused: dict[str, int] = {
             "connections": 0,
             "inflight_bytes": 0,

@@ -1,6 +1,6 @@
 """What happens to a request once its bytes are in, whatever brought them.
 
-    account → rate limit → the dialect's answer → [registry] → journal → answer
+    rate limit → account → the dialect's answer → [registry] → privacy → journal → answer
 
 An HTTP request and a WebSocket message take the same way; the `Owed` that stands for either knows
 how its answer travels. Two rules hold throughout:
@@ -28,6 +28,8 @@ from headwater.accept.counters import Counters
 from headwater.accept.encoding import Corrupt, EncodingError, TooLarge, inflate
 from headwater.accept.head import Head
 from headwater.accept.interfaces import Journal, Visitors
+from headwater.accept.liveness import Carrying, OpenSessions
+from headwater.accept.privacy import unsaved_visitor
 from headwater.accept.proxies import Proxies
 from headwater.accept.rate import RateLimiter
 from headwater.accept.request import Answer, Dialect, Request, Rules
@@ -73,6 +75,8 @@ class Desk(Voice):
         self.error = dialect.error
         self.precheck = dialect.precheck
         self.tenant = dialect.tenant
+        #: What a dialect with a WebSocket offers besides: which sessions a message carries.
+        self.carried: Carrying | None = getattr(dialect, "carried", None)
         self.bearer = dialect.BEARER
         self.body_bytes_max = dialect.BOUNDS.body_bytes_max
         self.target_bytes_max = dialect.BOUNDS.target_bytes_max
@@ -117,6 +121,7 @@ class Intake:
             RateLimiter(settings.rate_limit_per_ip) if settings.rate_limit_per_ip > 0 else None
         )
         self.ids = RequestIds()
+        self.sessions = OpenSessions()
         self.inflight_bytes = 0
         self._group_at = 0
         self._identifying: set[asyncio.Task[None]] = set()
@@ -144,6 +149,8 @@ class Intake:
             request.account = admission.account
         else:
             admission = None
+            if self._held_back(owed, desk, request):
+                return
         wire: bytes | None = None
         if "content-encoding" in request.headers:
             wire = request.body
@@ -158,7 +165,7 @@ class Intake:
             admission = self._tenant(owed, desk, request)
             if admission is None:
                 return
-        self.judge(owed, desk, request, admission.rules, wire)
+        self.judge(owed, desk, request, admission, wire)
 
     def _authorize(self, head: Head) -> Admission | BadMethod | None:
         """The account of a bearer token. An opaque token's is remembered with its head for as long
@@ -172,12 +179,13 @@ class Intake:
     def peek(self, owed: Owed, desk: Desk, request: Request) -> None:
         """Settle what GET would be answered, and do nothing of what it does (HEAD)."""
         request.method = "GET"
-        admission: Admission | None = None
-        if not desk.bearer:
-            admission = self._tenant(owed, desk, request)
+        if desk.bearer:
+            owed.settle(desk.error(405, "", request))
+            return
+        if self._held_back(owed, desk, request):
+            return
+        admission = self._tenant(owed, desk, request)
         if admission is None:
-            if desk.bearer:
-                owed.settle(desk.error(405, "", request))
             return
         try:
             answer = desk.answer(request, admission.rules)
@@ -206,13 +214,7 @@ class Intake:
         return None
 
     def _tenant(self, owed: Owed, desk: Desk, request: Request) -> Admission | None:
-        """The account that the request names, once its client has room left."""
-        wait = self.wait_seconds(request.peer)
-        if wait:
-            self.counters.refused["rate_limit"] += 1
-            answer = desk.error(429, "too many events", request)
-            owed.settle(msgspec.structs.replace(answer, headers=_retry(answer, wait)))
-            return None
+        """The account that the request names."""
         early = desk.precheck(request)
         if early is not None:
             owed.settle(early)
@@ -228,6 +230,17 @@ class Intake:
         request.account = admission.account
         return admission
 
+    def _held_back(self, owed: Owed, desk: Desk, request: Request) -> bool:
+        """Whether the client has no room left; then that is its answer. Asked before anything is
+        done that costs more than asking."""
+        wait = self.wait_seconds(request.peer)
+        if not wait:
+            return False
+        self.counters.refused["rate_limit"] += 1
+        answer = desk.error(429, "too many events", request)
+        owed.settle(msgspec.structs.replace(answer, headers=_retry(answer, wait)))
+        return True
+
     def wait_seconds(self, peer: str) -> int:
         """How long a client has to wait under the rate limit; 0: it may go on."""
         if self.limiter is None:
@@ -239,33 +252,45 @@ class Intake:
             self.limiter.charge(request.peer, events, self.clock() / 1e6)
 
     def judge(
-        self, owed: Owed, desk: Desk, request: Request, rules: Rules, wire: bytes | None
+        self, owed: Owed, desk: Desk, request: Request, admission: Admission, wire: bytes | None
     ) -> None:
         """Ask the dialect for its answer, and keep the request if it says so."""
         try:
-            answer = desk.answer(request, rules)
-            if answer.identify is not None and request.account:
-                known = self.visitors.known(request.account, answer.identify)
-                if known is None:
-                    task = asyncio.ensure_future(
-                        self._identify(owed, desk, request, rules, wire, answer)
-                    )
-                    self._identifying.add(task)
-                    task.add_done_callback(self._identifying.discard)
-                    return
-                request.state, request.created = known.visitor, known.created
-                answer = desk.answer(request, rules)
+            answer = desk.answer(request, admission.rules)
         except Exception:
-            self._failed(owed, desk, request, wire)
+            self._charge(desk, request, 1)
+            self._failed(owed, desk, request, admission, wire)
             return
-        self._conclude(owed, desk, request, answer, wire)
+        # Before the registry is asked: what waits for it is charged already.
+        self._charge(desk, request, answer.events)
+        try:
+            if answer.identify is not None and request.account:
+                privacy = admission.privacy
+                if privacy is not None and privacy.opted_out(request.headers):
+                    # Its visitor is not looked up either: that would tell who it is.
+                    request.state = answer.identify.visitor or unsaved_visitor()
+                else:
+                    known = self.visitors.known(request.account, answer.identify)
+                    if known is None:
+                        task = asyncio.ensure_future(
+                            self._identify(owed, desk, request, admission, wire, answer)
+                        )
+                        self._identifying.add(task)
+                        task.add_done_callback(self._identifying.discard)
+                        return
+                    request.state, request.created = known.visitor, known.created
+                answer = desk.answer(request, admission.rules)
+        except Exception:
+            self._failed(owed, desk, request, admission, wire)
+            return
+        self._conclude(owed, desk, request, admission, answer, wire)
 
     async def _identify(
         self,
         owed: Owed,
         desk: Desk,
         request: Request,
-        rules: Rules,
+        admission: Admission,
         wire: bytes | None,
         answer: Answer,
     ) -> None:
@@ -277,21 +302,25 @@ class Intake:
             finally:
                 self.inflight_bytes -= owed.cost
             request.state, request.created = found.visitor, found.created
-            answer = desk.answer(request, rules)
+            answer = desk.answer(request, admission.rules)
         except HeadwaterError as error:
             self.counters.refused["registry"] += 1
             log.error("the registry did not answer: %s", error)
             owed.settle(desk.error(503, "try again", request))
         except Exception:
-            self._failed(owed, desk, request, wire)
+            self._failed(owed, desk, request, admission, wire)
         else:
-            self._conclude(owed, desk, request, answer, wire)
+            self._conclude(owed, desk, request, admission, answer, wire)
 
     def _conclude(
-        self, owed: Owed, desk: Desk, request: Request, answer: Answer, wire: bytes | None
+        self,
+        owed: Owed,
+        desk: Desk,
+        request: Request,
+        admission: Admission,
+        answer: Answer,
+        wire: bytes | None,
     ) -> None:
-        if self.limiter is not None:
-            self._charge(desk, request, answer.events)
         if not answer.keep:
             owed.settle(answer)
             return
@@ -299,6 +328,13 @@ class Intake:
             # nobody's request is never kept, whatever the dialect would make of it
             owed.settle(desk.error(404, "unknown account", request))
             return
+        privacy = admission.privacy
+        if privacy is not None:
+            if privacy.opted_out(request.headers):
+                self.counters.opted_out[desk.name] += 1
+                owed.settle(msgspec.structs.replace(answer, keep=False))
+                return
+            request.peer = privacy.address(request.peer)
         if wire is not None:
             request.body = wire
         request.refused = answer.refused
@@ -309,13 +345,15 @@ class Intake:
         except Exception as error:
             owed.done(error)
 
-    def _failed(self, owed: Owed, desk: Desk, request: Request, wire: bytes | None) -> None:
+    def _failed(
+        self, owed: Owed, desk: Desk, request: Request, admission: Admission, wire: bytes | None
+    ) -> None:
         """A decoder failed on these bytes: keep them, say 500."""
         self.counters.decoder_errors += 1
         log.exception("%s: the decoder failed on request %s", desk.name, request.request_id.hex())
         answer = desk.error(500, "internal error", request)
         answer = msgspec.structs.replace(answer, keep=True, refused=True, events=1)
-        self._conclude(owed, desk, request, answer, wire)
+        self._conclude(owed, desk, request, admission, answer, wire)
 
     def _unreadable(
         self,
@@ -328,6 +366,7 @@ class Intake:
         """A body that cannot be inflated. Corrupt ones of a known account are kept, as rejected;
         those in a foreign encoding or over the bound are not."""
         if not isinstance(error, Corrupt):
+            self._charge(desk, request, 1)
             status = 413 if isinstance(error, TooLarge) else 400 if desk.bearer else 415
             owed.settle(desk.error(status, str(error), request))
             return
@@ -336,10 +375,11 @@ class Intake:
             admission = self._tenant(owed, desk, request)
             if admission is None:
                 return
+        self._charge(desk, request, 1)
         answer = desk.error(400, str(error), request)
         if request.account:
             answer = msgspec.structs.replace(answer, keep=True, refused=True, events=1)
-        self._conclude(owed, desk, request, answer, wire)
+        self._conclude(owed, desk, request, admission, answer, wire)
 
     def group_at(self) -> int:
         """The time at which the current group of acknowledgements goes out: the clock is read once

@@ -50,6 +50,12 @@ class SqliteRegistry:
     def known(self, account: str, question: Identify) -> Identified | None:
         return self._visitors.known(account, question)
 
+    def mapped(self, account: str) -> list[tuple[str, str, str, int]]:
+        return self._visitors.mapped(account)
+
+    def erase(self, account: str, users: Sequence[tuple[str, str]]) -> None:
+        self._visitors.erase(account, users)
+
     def claim(self, claims: Sequence[Claim], *, received_at: int) -> list[bool]:
         return self._seen.claim(claims, received_at=received_at)
 

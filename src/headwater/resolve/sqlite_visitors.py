@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import string
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +18,7 @@ from headwater import limits
 from headwater.accept.request import Identified, Identify
 from headwater.clock import Clock
 from headwater.errors import RegistryFailed
-from headwater.journal.sqlite_file import transaction
+from headwater.journal.sqlite_file import make_private, scrub, transaction
 from headwater.resolve.sqlite_registry import open_registry
 
 _SCHEMA = """
@@ -30,6 +33,10 @@ CREATE TABLE visitors (
 """
 _FIND = "SELECT visitor FROM visitors WHERE account = ? AND scope = ? AND user = ?"
 _PUT = "INSERT INTO visitors VALUES (?, ?, ?, ?, ?)"
+_ALL = "SELECT scope, user, visitor, created_at FROM visitors WHERE account = ?"
+_TAKE = "DELETE FROM visitors WHERE account = ? AND scope = ? AND user = ?"
+#: How soon another process notices that mappings were erased.
+_LOOK_SECONDS = 1.0
 _ALPHABET = string.digits + string.ascii_lowercase
 _VISITOR_CHARACTERS = 16  # 82 bits: no two are alike by chance
 
@@ -39,22 +46,30 @@ _Key = tuple[str, str, str]
 class SqliteVisitors:
     """See ``registry.Visitors``. `known` may be called while another thread identifies.
 
-    A mapping never changes once it is made, so what is remembered is right for ever, and a look-up
-    that finds everything mapped takes no lock.
+    A mapping never changes once it is made, but an erasure may take it away: then a file beside the
+    database is replaced, which every process looks at once a second, and what is remembered is
+    forgotten. A look-up that finds everything mapped takes no lock of the database.
     """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._clock = clock
         self._path = folder / "visitors.sqlite"
+        self._sign = folder / "visitors.erased"
         self._cache: OrderedDict[_Key, str] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._database = open_registry(self._path, _SCHEMA)
+        self._database.pragma("secure_delete", 1)
         self._database_lock = threading.Lock()
+        self._erasures = self._erased()
+        self._look_at = 0.0
 
     def known(self, account: str, question: Identify) -> Identified | None:
         """See ``registry.Visitors.known``: only when every one of the users is mapped."""
         first = ""
         with self._cache_lock:
+            if time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + _LOOK_SECONDS
+                self._notice_erasures()
             for user in question.users:
                 key = (account, question.scope, user)
                 visitor = self._cache.get(key)
@@ -71,6 +86,7 @@ class SqliteVisitors:
     def identify_many(self, questions: Sequence[tuple[str, Identify]]) -> list[Identified]:
         """See ``registry.Visitors.identify_many``. All or none: an error answers nobody."""
         found: dict[_Key, str] = {}
+        erasures = self._erased()
         try:
             with self._database_lock:
                 answers = [self._look_up(*each, found) for each in questions]
@@ -86,7 +102,9 @@ class SqliteVisitors:
                 remedy="free space or repair the disk; the client is asked to try again",
             ) from error
         with self._cache_lock:
-            self._cache.update(found)
+            self._notice_erasures()
+            if self._erasures == erasures:
+                self._cache.update(found)
             while len(self._cache) > limits.visitor_cache_max:
                 self._cache.popitem(last=False)
         return [answer for answer in answers if answer is not None]
@@ -126,6 +144,54 @@ class SqliteVisitors:
                 mapped[key] = visitor
         found |= mapped
         return Identified(visitor=visitor, created=created)
+
+    # --- erasing --------------------------------------------------------------------------------
+
+    def mapped(self, account: str) -> list[tuple[str, str, str, int]]:
+        """See ``registry.Visitors.mapped``. Raises RegistryFailed."""
+        try:
+            with self._database_lock:
+                return list(self._database.execute(_ALL, (account,)))
+        except apsw.Error as error:
+            raise RegistryFailed(f"{self._path} did not answer: {error}") from error
+
+    def erase(self, account: str, users: Sequence[tuple[str, str]]) -> None:
+        """Take away the mappings of some (scope, user), without a trace in the files, those of
+        earlier calls that were cut short included. Every process forgets them within about a
+        second. Raises RegistryFailed."""
+        try:
+            with self._database_lock:
+                with transaction(self._database):
+                    for key in users:
+                        self._database.execute(_TAKE, (account, *key))
+                self._say_erased()
+                scrub(self._database, limits.registry_busy_seconds_max)
+        except (apsw.Error, OSError) as error:
+            raise RegistryFailed(
+                f"{self._path} was not cleaned: {error}",
+                remedy="free space or repair the disk, then erase again",
+            ) from error
+        with self._cache_lock:
+            self._notice_erasures()
+
+    def _say_erased(self) -> None:
+        fresh = self._sign.with_suffix(f".{os.getpid()}.new")
+        make_private(fresh)
+        fresh.write_text(secrets.token_hex(8))
+        fresh.replace(self._sign)
+
+    def _erased(self) -> tuple[int, int]:
+        """What is another after each erasure."""
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(self._sign)
+            return found.st_ino, found.st_mtime_ns
+        return 0, 0
+
+    def _notice_erasures(self) -> None:
+        erasures = self._erased()
+        if erasures != self._erasures:
+            self._erasures = erasures
+            self._cache.clear()
 
     def close(self) -> None:
         self._database.close()

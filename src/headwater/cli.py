@@ -9,8 +9,10 @@ import typer
 import headwater
 from headwater.commands.asking import query, tail
 from headwater.commands.checking import check, token
+from headwater.commands.erasing import erase
 from headwater.commands.measuring import bench
 from headwater.commands.options import examples
+from headwater.commands.people import allow, export, find, merges, show, undo
 from headwater.commands.replaying import replay
 from headwater.commands.running import collect, load, serve
 from headwater.commands.showing import demo
@@ -97,6 +99,60 @@ app.command(
         "headwater replay --request-id 019aa0c2-7b1e-7c11-9d1a-3f0a5b0f9f10",
     )
 )(replay)
+
+person = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Who somebody is and why; take a merge back; give out all that is held.",
+)
+app.add_typer(
+    person,
+    name="person",
+    epilog=examples(
+        "headwater person find email:jane@example.com",
+        "headwater person show 6f1c5e0a-9d2b-8c41-a7e3-0b9f54d2c8e1",
+        "# the wrong two were joined",
+        "headwater person merges --account acme",
+        "headwater person undo 0d4be1c6-53a7-8f0e-9b12-7c6a5d4e3f21",
+    ),
+)
+person.command(
+    epilog=examples(
+        "headwater person show 6f1c5e0a-9d2b-8c41-a7e3-0b9f54d2c8e1",
+        "# where every value of the profile came from, since the beginning",
+        "headwater person show 6f1c5e0a-9d2b-8c41-a7e3-0b9f54d2c8e1 --history",
+    )
+)(show)
+person.command(
+    epilog=examples(
+        "headwater person find email:jane@example.com",
+        "headwater person find gamooga:visitor:v1 --account acme",
+        "# in any namespace",
+        "headwater person find U-1048",
+    )
+)(find)
+person.command(epilog=examples("headwater person merges --account acme"))(merges)
+person.command(
+    epilog=examples("headwater person undo 0d4be1c6-53a7-8f0e-9b12-7c6a5d4e3f21"),
+)(undo)
+person.command(
+    epilog=examples("headwater person allow 0d4be1c6-53a7-8f0e-9b12-7c6a5d4e3f21"),
+)(allow)
+person.command(
+    epilog=examples(
+        "headwater person export 6f1c5e0a-9d2b-8c41-a7e3-0b9f54d2c8e1 -o jane.jsonl",
+        "# only the events",
+        "headwater person export 6f1c5e0a-9d2b-8c41-a7e3-0b9f54d2c8e1 | jq 'select(.event).event'",
+    )
+)(export)
+app.command(
+    epilog=examples(
+        "headwater person find email:jane@example.com",
+        "headwater erase 6f1c5e0a-9d2b-8c41-a7e3-0b9f54d2c8e1",
+        "# the receipt into a file, no question asked",
+        "headwater erase 6f1c5e0a-9d2b-8c41-a7e3-0b9f54d2c8e1 --yes > receipt.json",
+    )
+)(erase)
 app.command(
     epilog=examples(
         "headwater bench",

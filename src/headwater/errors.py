@@ -3,6 +3,7 @@
     HeadwaterError
     ├── ConfigError          the configuration is wrong: where, what, remedy
     ├── WrongUse             a command was asked in a way that it cannot follow
+    ├── NotFound             nothing is known under the id that was given
     ├── DataError            the data folder cannot be used as it is
     │   ├── JournalDamaged   a journal file is torn or damaged: file, what is lost, remedy
     │   └── FolderInUse      another process holds it
@@ -35,6 +36,10 @@ class ConfigError(HeadwaterError):
 
 class WrongUse(HeadwaterError):
     """A command was asked in a way that it cannot follow."""
+
+
+class NotFound(HeadwaterError):
+    """Nothing is known under the id that was given."""
 
 
 class DataError(HeadwaterError):

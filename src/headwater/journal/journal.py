@@ -1,7 +1,7 @@
 """The journal: every accepted request, in order, on disk before its answer.
 
-Two small interfaces, one for each side. An engine (``sqlite.py``) offers both; nothing else in
-Headwater knows which engine it is.
+Small interfaces, one for each side and one for erasures. An engine (``sqlite.py``) offers all of
+them; nothing else in Headwater knows which engine it is.
 
 **Durable.** `Writer.append` returns at once; `done(None)` is called on the event loop once the
 request survives a power loss, `done(error)` if it never will. There is no third outcome: an fsync
@@ -15,6 +15,8 @@ exactly once, under a position that never changes.
 **Bounded.** Over its size bound the writer calls back with JournalFull; it never drops what it has.
 
 **Apart.** Readers never block the writer, and see only what is durable.
+
+**Erasable.** A request can be taken out: a stub keeps its place, and nothing of it stays on disk.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Protocol
 
 import msgspec
 
-from headwater.accept.request import Request
+from headwater.accept.request import Erased, Request
 
 
 class Position(msgspec.Struct, frozen=True, order=True, array_like=True):
@@ -48,6 +50,14 @@ class Batch(msgspec.Struct, frozen=True):
     committed_at: int
     counts: dict[tuple[str, str], int]
     requests: list[Request]
+
+
+class ErasedRequests(msgspec.Struct):
+    """`requests` are stubs now. `left` names files in which something could not be erased, and
+    why."""
+
+    requests: int = 0
+    left: list[str] = msgspec.field(default_factory=list)
 
 
 class Writer(Protocol):
@@ -106,3 +116,22 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Eraser(Protocol):
+    """Takes requests out, in any process, beside writers and readers."""
+
+    def erase(
+        self,
+        requests: Mapping[Position, Mapping[int, Erased]],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> ErasedRequests:
+        """Replace requests, each the so many-th of a batch, by stubs that say what became of their
+        events; durable on return, and nothing of them is left in any file of the journal but those
+        that the answer names. All else stays as it is, and where it is. Twice is as good as once;
+        what was cut short is repeated. `progress` is told how many are done.
+
+        Raises JournalFailed when a file cannot be rewritten just now.
+        """
+        ...

@@ -1,4 +1,5 @@
-"""The journal on SQLite: `SqliteWriter` for a collector process, `SqliteReader` for the hub.
+"""The journal on SQLite: `SqliteWriter` for a collector process, `SqliteReader` for the hub, which
+erases with a `SqliteEraser`.
 
 Theory of operation
 ===================
@@ -49,11 +50,15 @@ newest file that is unreadable as a whole is not judged while its writer lives: 
 A damaged log is different, since SQLite takes the first bad frame for its end: the writer counts
 the commits behind that when it starts, keeps a copy, and writes an end that shows the gap.
 
+**Erasing** rewrites finished segments in place (``sqlite_erasing``); a writer whose current one is
+wanted goes on in the next. It is the only change that is ever made behind a segment's end.
+
 **Bounds.** A writer refuses when its folder holds `bytes_max`; readers delete segments by age, once
 loaded. A segment is never deleted while it is the newest.
 """
 
+from headwater.journal.sqlite_erasing import SqliteEraser
 from headwater.journal.sqlite_reader import SqliteReader
 from headwater.journal.sqlite_writer import SqliteWriter
 
-__all__ = ["SqliteReader", "SqliteWriter"]
+__all__ = ["SqliteEraser", "SqliteReader", "SqliteWriter"]

@@ -116,3 +116,27 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def scrub(connection: apsw.Connection, seconds: float) -> None:
+    """Leave nothing of what was deleted: every page is written anew, since SQLite leaves old
+    content in the slack of pages, and the log is emptied, for which readers in the middle of a read
+    are waited for. Takes the file's size of memory. Raises apsw.Error."""
+    # What VACUUM puts aside stays out of temporary files.
+    connection.pragma("temp_store", "memory")
+    connection.execute("VACUUM")
+    empty_log(connection, seconds)
+
+
+def empty_log(connection: apsw.Connection, seconds: float) -> None:
+    """Move the log into the file and cut it to nothing, once no reader needs it. Raises
+    apsw.BusyError when that takes too long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            return
+        except (apsw.BusyError, apsw.LockedError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

@@ -248,7 +248,7 @@ class SqliteReader:
             self._open_files.popitem(last=False)[1].connection.close(True)
         return opened
 
-    def _end(self, writer: int, number: int) -> tuple[bool, int | None]:
+    def end(self, writer: int, number: int) -> tuple[bool, int | None]:
         """Whether a segment is finished, and its last good batch (None: all it has), by what its
         successors say. Asked before its rows are read: what is read then is complete."""
         key = (writer, number)
@@ -293,7 +293,7 @@ class SqliteReader:
             if number < segment:
                 continue
             floor = n if number == segment else 0
-            finished, end = self._end(writer, number)
+            finished, end = self.end(writer, number)
             if floor >= (SEGMENT_SPAN - 1 if end is None else end):
                 self._forget(writer, number)
                 continue
@@ -402,7 +402,7 @@ class SqliteReader:
         good, last = self._next_good(writer, damage)
         if good is not None:
             return batch_number(damage.number, good - 1)
-        if not self._end(writer, damage.number)[0] and self._lives(writer):
+        if not self.end(writer, damage.number)[0] and self._lives(writer):
             # More may follow in this file: no further than it is known to reach now.
             return batch_number(damage.number, last or damage.floor)
         return batch_number(damage.number, SEGMENT_SPAN - 1)
@@ -428,7 +428,7 @@ class SqliteReader:
         if not floor and key in self._sums:
             return self._sums[key]
         total: dict[tuple[str, str], int] = {}
-        finished, end = self._end(writer, number)
+        finished, end = self.end(writer, number)
         try:
             connection = self._opened(writer, number).connection
             with reading(self._path(writer, number), number, floor):
@@ -444,7 +444,7 @@ class SqliteReader:
 
     def _places(self, writer: int, number: int, since: int, until: int) -> list[int]:
         """Batches of a segment that hold something received in [since, until)."""
-        _, end = self._end(writer, number)
+        _, end = self.end(writer, number)
         try:
             connection = self._opened(writer, number).connection
             with reading(self._path(writer, number), number, 0):
@@ -463,7 +463,7 @@ class SqliteReader:
         )
 
     def _expired(self, writer: int, number: int, before: int, loaded: int) -> bool:
-        finished, end = self._end(writer, number)
+        finished, end = self.end(writer, number)
         if not finished:
             return False
         path = self._path(writer, number)

@@ -24,7 +24,9 @@ from pathlib import Path
 import apsw
 import msgspec
 
+from headwater import limits
 from headwater.journal.sqlite_file import free_slowly, make_private, open_file, sync_folder
+from headwater.journal.sqlite_lock import rewriting
 
 #: Written into every file; a reader refuses what is newer.
 FORMAT = 1
@@ -39,6 +41,7 @@ FRAME_BYTES = PAGE_BYTES + 24  # a page in the write-ahead log
 
 #: How long a full segment waits for readers to move on.
 RETIRE_SECONDS_MAX = 5.0
+_LOCK_SECONDS = 0.1
 
 _log = logging.getLogger("headwater.journal")
 
@@ -334,8 +337,19 @@ class Segment:
         file, damage is found by checksums and gaps, while a damaged log just ends.
 
         A reader in the middle of a read delays it; that is waited for for some seconds, or not when
-        there is a `hurry`. False: the log stays, which is as durable.
+        there is a `hurry`; so does an erasure. False: the log stays, which is as durable.
         """
+        deadline = time.monotonic() + limits.journal_rewrite_seconds_max
+        while True:
+            try:
+                with rewriting(self.path.parent, _LOCK_SECONDS):
+                    return self._retire(hurry)
+            except TimeoutError:
+                if hurry.is_set() or time.monotonic() > deadline:
+                    self.abandon()
+                    return False
+
+    def _retire(self, hurry: threading.Event) -> bool:
         deadline = time.monotonic() + RETIRE_SECONDS_MAX
         while True:
             self.sweep()

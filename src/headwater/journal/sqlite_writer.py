@@ -8,7 +8,6 @@ their results back to the loop, so there are no locks.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import queue
@@ -25,18 +24,16 @@ import msgspec
 from headwater import limits
 from headwater.accept.request import Request
 from headwater.clock import Clock
-from headwater.errors import DataError, FolderInUse, JournalFailed, JournalFull
+from headwater.errors import DataError, JournalFailed, JournalFull
 from headwater.journal import sqlite_segment
 from headwater.journal.sqlite_file import check_sqlite, make_folder
+from headwater.journal.sqlite_lock import asked_to_leave, lock_folder, rewriting
 from headwater.journal.sqlite_recovery import find_tail
 from headwater.journal.sqlite_segment import Row, Segment
 
 _log = logging.getLogger("headwater.journal")
 
 Done = Callable[[Exception | None], None]
-#: A killed process's locks go with it, but a moment later; and a reader that asks whether a writer
-#: lives (`sqlite_reader`) holds the lock for some microseconds.
-LOCK_SECONDS_MAX = 0.5
 #: msgpack's array of up to 2^32 elements, before their number.
 _ARRAY = b"\xdd"
 
@@ -86,23 +83,29 @@ class _Committer:
             segment, group = job
             failure: Exception | None = None
             try:
-                number = len(group.parts)
-                segment.insert(
-                    Row(
-                        committed_at=self._clock(),
-                        first_at=group.first_at,
-                        last_at=group.last_at,
-                        requests=number,
-                        counts=group.counts,
-                        data=b"".join((_ARRAY, number.to_bytes(4, "big"), *group.parts)),
-                    )
-                )
+                self._write(segment, group)
             except Exception as error:  # whatever it is: it was not written, and that is reported
                 failure = error
             try:
                 self._loop.call_soon_threadsafe(self._report, group, failure)
             except RuntimeError:  # the loop is closed: nobody is left to be told
                 return
+
+    def _write(self, segment: Segment, group: _Group) -> None:
+        number = len(group.parts)
+        if not number:  # the segment is only begun, because the one before is wanted
+            segment.activate(self._clock())
+            return
+        segment.insert(
+            Row(
+                committed_at=self._clock(),
+                first_at=group.first_at,
+                last_at=group.last_at,
+                requests=number,
+                counts=group.counts,
+                data=b"".join((_ARRAY, number.to_bytes(4, "big"), *group.parts)),
+            )
+        )
 
 
 class SqliteWriter:
@@ -146,11 +149,13 @@ class SqliteWriter:
         self._spare: Segment | None = None
         self._spare_made: asyncio.Task[None] | None = None
         self._sweeping = False
+        #: Up to this number segments are wanted for an erasure: they are not written any more.
+        self._wanted = 0
         self._hurry = threading.Event()
 
         make_folder(folder)
         make_folder(self._folder)
-        self._lock = _lock(self._folder)
+        self._lock = lock_folder(self._folder)
         try:
             try:
                 self._start()
@@ -229,12 +234,15 @@ class SqliteWriter:
             group = self._full_groups.popleft()
         elif self._group.parts:
             group, self._group = self._group, _Group()
+        elif self._segment.number <= self._wanted and self._spare is not None:
+            group = _Group()  # nothing to write: the next segment is only begun
         else:
             if self._closing is not None:
                 self._drained(self._closing)
             return
         segment = self._segment
-        if segment.bytes >= self._segment_bytes_max and self._spare is not None:
+        full = segment.bytes >= self._segment_bytes_max or segment.number <= self._wanted
+        if full and self._spare is not None:
             self._retiring.append(segment)
             self._spare.previous, self._spare.previous_end = segment.tail
             segment = self._segment = self._spare
@@ -262,11 +270,12 @@ class SqliteWriter:
                 self._pool.submit(segment.retire, hurry=self._hurry)
             self._retiring = []
         segment = self._segment
+        wanted = segment.number <= self._wanted
         if segment.bytes - segment.swept_bytes >= limits.sweep_bytes_max and not self._sweeping:
             self._sweeping = True
             self._background(self._sweep(segment))
         if (
-            segment.bytes >= self._segment_bytes_max // 2
+            (wanted or segment.bytes >= self._segment_bytes_max // 2)
             and self._spare is None
             and self._spare_made is None
         ):
@@ -376,13 +385,23 @@ class SqliteWriter:
 
     async def _measure(self) -> None:
         try:
-            used = await self._loop.run_in_executor(
-                self._pool, sqlite_segment.folder_bytes, self._folder
-            )
+            used, wanted = await self._loop.run_in_executor(self._pool, self._look)
         except OSError as error:
             _log.warning("%s cannot be measured: %s", self._folder, error)
             return
         self._measured(used)
+        if wanted >= self._segment.number and not self._failed and self._closing is None:
+            self._leave(wanted)
+
+    def _look(self) -> tuple[int, int]:
+        return sqlite_segment.folder_bytes(self._folder), asked_to_leave(self._folder)
+
+    def _leave(self, wanted: int) -> None:
+        """Go on in the next segment, now or once there is one; tried again by every probe."""
+        self._wanted = wanted
+        self._turn_over()
+        if self._committing is None and not self._flush_due:
+            self._flush()
 
     def _measured(self, used: int) -> None:
         self._used = used
@@ -398,11 +417,12 @@ class SqliteWriter:
     def _start(self) -> None:
         """Find where the journal ends, and begin a segment of our own behind it: whatever was left
         half done in the last one, nothing is added to it."""
-        found = find_tail(self._folder, self._writer)
-        self._next_number = found.next_number
-        self._segment = found.spare or self._make_segment()
-        self._segment.previous, self._segment.previous_end = found.tail
-        self._segment.activate(self._clock())
+        with rewriting(self._folder, limits.journal_rewrite_seconds_max):
+            found = find_tail(self._folder, self._writer)
+            self._next_number = found.next_number
+            self._segment = found.spare or self._make_segment()
+            self._segment.previous, self._segment.previous_end = found.tail
+            self._segment.activate(self._clock())
         if found.last is not None:
             if found.last.n or found.tail[0] == found.last.number:
                 self._retiring.append(found.last)
@@ -456,24 +476,3 @@ class SqliteWriter:
                 segment.retire(hurry=self._hurry)
         if self._spare is not None:
             self._spare.abandon()
-
-
-def _lock(folder: Path) -> int:
-    """Hold the folder until the returned descriptor closes. Raises FolderInUse."""
-    path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + LOCK_SECONDS_MAX
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() < deadline:
-                time.sleep(0.01)
-                continue
-            os.close(descriptor)
-            raise FolderInUse(
-                f"another process writes the journal in {folder}",
-                remedy="stop it, or give this one another data folder or worker number",
-            ) from error
-        else:
-            return descriptor

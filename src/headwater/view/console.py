@@ -1,4 +1,5 @@
-"""The console's API: SQL, the live feed, replay, health and metrics, on the private port.
+"""The console's API: SQL, the live feed, replay, health and metrics, on the private port; what it
+says about people stands in ``people.py``.
 
 An ordinary Starlette application: everything here is off the collector's path. What it shows comes
 in as arguments, so that nothing here knows how a row was stored. Queries block, so they run in
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -31,8 +32,10 @@ import headwater
 from headwater import limits
 from headwater.errors import HeadwaterError, QueryRefused
 from headwater.view.access import COOKIE, SESSION_SECONDS, Access, Guard
-from headwater.view.formats import FORMATS, Format, to_json
+from headwater.view.formats import FORMATS, Format
 from headwater.view.live import Feed, Filter
+from headwater.view.people import Erase, People, PeopleRoutes
+from headwater.view.progress import LINES, Progress, lines_of
 
 log = logging.getLogger("headwater.view.console")
 
@@ -58,12 +61,12 @@ class ReplayOrder(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 #: Runs a replay, blocking; calls the second argument with progress; its result.
-Replay = Callable[[ReplayOrder, Callable[[dict[str, Any]], None]], dict[str, Any]]
+Replay = Callable[[ReplayOrder, Progress], dict[str, Any]]
 
 
 class Console:
-    """The handlers. `query` takes SQL and the name of one of the store's formats; it and `replay`
-    block; `metrics` gives the Prometheus text, blocking;
+    """The handlers. `query` takes SQL and the name of one of the store's formats; it, `replay`,
+    `people` and `erase` block; `metrics` gives the Prometheus text, blocking;
     `ready` gives the reason why the hub is not ready, or an empty text."""
 
     def __init__(
@@ -72,6 +75,8 @@ class Console:
         access: Access,
         query: Callable[[str, str], bytes],
         replay: Replay,
+        people: People,
+        erase: Erase,
         metrics: Callable[[], bytes],
         ready: Callable[[], str],
         feed: Feed,
@@ -79,6 +84,7 @@ class Console:
         self._access = access
         self._query = query
         self._replay = replay
+        self._people = PeopleRoutes(people, erase)
         self._metrics = metrics
         self._ready = ready
         self._feed = feed
@@ -97,6 +103,7 @@ class Console:
                 Route("/api/query", self.ask, methods=["POST"]),
                 Route("/api/live", self.live),
                 Route("/api/replay", self.replay, methods=["POST"]),
+                *self._people.routes(),
             ],
             middleware=[Middleware(Guard, access=self._access)],
         )
@@ -125,6 +132,12 @@ class Console:
                     "POST /api/query": 'SQL: {"sql": "SELECT …", "format": "json"}',
                     "GET /api/live": "server-sent events; account, dialect, name, status",
                     "POST /api/replay": 'decode again: {"since": …} or {"request_id": "…"}',
+                    "GET /api/people?find=…": "who carries an identifier; account",
+                    "GET /api/people/{id}": "all that is known of one person; history=1",
+                    "GET /api/people/{id}/export": "everything held about one, as JSON lines",
+                    "POST /api/people/{id}/erase": "erase one person",
+                    "GET /api/merges": "which two became one; account",
+                    "POST /api/merges/{id}/undo": "take a merge back; /allow: let it happen again",
                     "GET /metrics": "Prometheus",
                 },
             },
@@ -217,41 +230,15 @@ class Console:
         if self._replaying:
             return _error(409, "a replay is running", "wait for its end", retry_seconds=10)
         self._replaying = True
-        return StreamingResponse(self._replay_lines(order), media_type="application/x-ndjson")
 
-    async def _replay_lines(self, order: ReplayOrder) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-
-        def progress(done: dict[str, Any]) -> None:
-            loop.call_soon_threadsafe(lines.put_nowait, done)
-
-        def run() -> dict[str, Any]:
+        def work(progress: Progress) -> dict[str, Any]:
             return self._replay(order, progress)
 
-        work = asyncio.ensure_future(run_in_threadpool(run))
-        # The place is free again when the work ends, also when the asker has gone away before.
-        work.add_done_callback(self._replay_ended)
-        while not work.done() or not lines.empty():
-            waiting = asyncio.ensure_future(lines.get())
-            await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                yield to_json({"progress": waiting.result()}) + b"\n"
-            else:
-                waiting.cancel()
-        error = work.exception()
-        if error is None:
-            yield to_json({"result": work.result()}) + b"\n"
-        elif isinstance(error, HeadwaterError):
-            yield to_json({"error": error.message, "remedy": error.remedy}) + b"\n"
-        else:
-            log.error("replay failed", exc_info=error)
-            yield to_json({"error": "replay failed", "remedy": "see the log"}) + b"\n"
+        return StreamingResponse(lines_of("the replay", work, self._replay_ended), media_type=LINES)
 
-    def _replay_ended(self, work: asyncio.Future[Any]) -> None:
+    def _replay_ended(self) -> None:
+        # The place is free again when the work ends, also when the asker has gone away before.
         self._replaying = False
-        if not work.cancelled():
-            work.exception()  # retrieved, so that asyncio does not report it a second time
 
 
 async def _body(request: Request) -> bytes | None:

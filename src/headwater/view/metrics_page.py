@@ -57,6 +57,11 @@ def _of_collectors(workers: Mapping[int, Snapshot]) -> Iterable[Metric]:
     events = CounterMetricFamily(
         "headwater_events_acknowledged", "Events acknowledged.", labels=["worker", "dialect"]
     )
+    opted_out = CounterMetricFamily(
+        "headwater_opted_out",
+        "Requests not kept because they ask not to be tracked.",
+        labels=["worker", "dialect"],
+    )
     refused = CounterMetricFamily(
         "headwater_turned_away", "Refused for want of room.", labels=["worker", "reason"]
     )
@@ -73,6 +78,8 @@ def _of_collectors(workers: Mapping[int, Snapshot]) -> Iterable[Metric]:
                     answers.add_metric([worker, dialect, f"{first_digit}xx"], count)
         for dialect, count in counted.events.items():
             events.add_metric([worker, dialect], count)
+        for dialect, count in counted.opted_out.items():
+            opted_out.add_metric([worker, dialect], count)
         for reason, count in counted.refused.items():
             refused.add_metric([worker, reason], count)
         if counted.latency:
@@ -82,7 +89,7 @@ def _of_collectors(workers: Mapping[int, Snapshot]) -> Iterable[Metric]:
                 buckets.append((str(bound / 1_000_000), float(total)))
             buckets.append(("+Inf", float(sum(counted.latency))))
             latency.add_metric([worker], buckets, counted.latency_sum_microseconds / 1_000_000)
-    yield from (answers, events, refused, latency)
+    yield from (answers, events, opted_out, refused, latency)
 
 
 def _of_books(books: Sequence[Mapping[str, Any]]) -> Iterable[Metric]:

@@ -18,21 +18,23 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.cores import SERVER_CORE, machine, pinned
-from bench.loading import KINDS, MIX, Loaded
+from bench.loading import KINDS, MIX, MIX_CROWD, MIX_KNOWN, MIX_NEW, Loaded
 from bench.steady import Steady, measure_steady
 
 EVENTS_PER_SECOND_MIN = 60_000
+#: 120 bytes each; 50 million, a year of a large site, take five minutes to put there.
+REGISTRY_KEYS = 2_000_000
 STEADY_EVENTS_PER_SECOND = 10_000
 VISIBLE_P99_SECONDS_MAX = 1.0
 COLLECTOR_BYTES_MAX = 150_000_000
 HUB_BYTES_MAX = 1_000_000_000
 
 
-def measure_loading(name: str, events: int) -> Loaded:
+def measure_loading(name: str, events: int, registry_keys: int) -> Loaded:
     """bench.loading on the server's core."""
-    command = [sys.executable, "-m", "bench.loading", name, str(events)]
+    command = [sys.executable, "-m", "bench.loading", name, str(events), str(registry_keys)]
     done = subprocess.run(
-        [*pinned(SERVER_CORE), *command], stdout=subprocess.PIPE, check=True, timeout=600
+        [*pinned(SERVER_CORE), *command], stdout=subprocess.PIPE, check=True, timeout=1_800
     )
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Loaded)
 
@@ -72,17 +74,25 @@ def main() -> int:
     said.add_argument("--seconds", type=float, default=60.0, help="of the steady rate")
     said.add_argument("--events", type=int, default=300_000, help="in each journal")
     said.add_argument("--rate", type=int, default=STEADY_EVENTS_PER_SECOND, help="events a second")
+    said.add_argument(
+        "--registry-keys",
+        type=int,
+        default=REGISTRY_KEYS,
+        help=f"known before, for {MIX_CROWD!r}",
+    )
     said.add_argument("--smoke", action="store_true", help="five seconds: does it run at all?")
     given = said.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 140)
-    events, seconds = (5_000, 5.0) if given.smoke else (given.events, given.seconds)
-    names = [MIX] if given.smoke else [*(kind.name for kind in KINDS), MIX]
+    events, seconds, registry_keys = given.events, given.seconds, given.registry_keys
+    names = [*(kind.name for kind in KINDS), MIX, MIX_KNOWN, MIX_NEW, MIX_CROWD]
+    if given.smoke:
+        events, seconds, registry_keys, names = 5_000, 5.0, 10_000, [MIX, MIX_CROWD]
     found = {}
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("loading", total=len(names))
         for name in names:
             progress.update(task, description=f"loading: {name}")
-            found[name] = measure_loading(name, events)
+            found[name] = measure_loading(name, events, registry_keys)
             progress.advance(task)
     console.print(loading_table(found))
     steady = measure_steady(rate=given.rate, seconds=seconds)

@@ -1,4 +1,5 @@
-"""The loading half of bench.load, in a process of its own: `python -m bench.loading KIND EVENTS`.
+"""The loading half of bench.load, in a process of its own:
+`python -m bench.loading KIND EVENTS REGISTRY_KEYS`.
 
 It fills a journal with requests of one kind, then the hub's own loader works it off, with a watch
 on its collaborators. chDB wants a process of its own, and the caller pins it to one core before
@@ -19,17 +20,24 @@ import msgspec
 import uvloop
 
 from bench import traffic
+from bench.crowd import fill_registry
 from bench.scratch import scratch
-from bench.traffic import Wire
+from bench.traffic import Make, Wire
 from headwater.accept.accounts import Accounts
 from headwater.accept.request import Dialect, Request
 from headwater.accept.routes import Router
 from headwater.clock import system_clock
 from headwater.decode.dialects import DIALECTS
+from headwater.identifying import Identifying, Spent
 from headwater.journal.sqlite import SqliteReader, SqliteWriter
 from headwater.loader import Loader
+from headwater.resolve.enrichment import Enrichment
+from headwater.resolve.sessions import DerivedSessions
 from headwater.resolve.sqlite import SqliteRegistry
+from headwater.resolve.sqlite_people import SqlitePeople
+from headwater.resolve.sqlite_sessions import SqliteSessions
 from headwater.store.clickhouse import Store
+from headwater.store.people import PeopleStore
 
 OUTSTANDING = 512
 
@@ -38,7 +46,7 @@ class Kind(msgspec.Struct, frozen=True):
     """One kind of request in the journal, of `events` events each."""
 
     name: str
-    make: Callable[[int], Wire]
+    make: Make
     events: int = 1
 
 
@@ -52,8 +60,15 @@ KINDS = (
     Kind("Nucleus, 100 events", traffic.nucleus(100), 100),
 )
 MIX = "mix"
+#: The mix from people who are all known, and from people of whom each request is the first.
+MIX_KNOWN = "mix, known people"
+MIX_NEW = "mix, new people"
+MIX_CROWD = "mix, new people, large registry"
 #: Events of each kind in ten of the mix; half arrive alone, half in batches of ten.
 SHARES = (2, 1, 1, 1, 0, 5, 0)
+KNOWN_PEOPLE = 500
+#: Enough for every one of them in every kind of the mix.
+_KNOWN_EVENTS = 24 * KNOWN_PEOPLE
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -72,14 +87,18 @@ class Loaded(msgspec.Struct, frozen=True):
 def requests_of(name: str, events: int, first: int) -> Iterable[tuple[Request, int]]:
     """Requests of one kind, or of the mix, and how many events each has; ids count from `first`."""
     router = Router(DIALECTS)
+    mixed = name.startswith(MIX)
+    who = mixed and name != MIX
     number = first
     done = 0
     while done < events:
         for kind, share in zip(KINDS, SHARES, strict=True):
-            chosen = share * 10 // kind.events if name == MIX else int(name == kind.name)
+            chosen = share * 10 // kind.events if mixed else int(name == kind.name)
             for _ in range(chosen):
                 number += 1
-                yield _request(router, kind.make(number), number), kind.events
+                person = number % KNOWN_PEOPLE if name == MIX_KNOWN else number
+                wire = kind.make(number, person) if who else kind.make(number)
+                yield _request(router, wire, number), kind.events
                 done += kind.events
 
 
@@ -155,18 +174,26 @@ def _timed_dialect(dialect: Dialect, steps: dict[str, float]) -> Any:
     return copy
 
 
-def load_all(folder: Path, name: str, events: int) -> Loaded:
-    """Fill a journal, then work it off with the hub's own loader."""
-
+def load_all(folder: Path, name: str, events: int, registry_keys: int) -> Loaded:
+    """Fill a journal, then work it off with the hub's own loader. `registry_keys` are known before
+    where the kind is about that."""
     for part in ("journal", "registry", "store", "tmp"):
         (folder / part).mkdir()
     # A first few, outside the measurement: what is compiled or made once.
-    warm = uvloop.run(fill(folder / "journal", name, 100, first=10_000_000))
+    before = _KNOWN_EVENTS if name == MIX_KNOWN else 100
+    warm = uvloop.run(fill(folder / "journal", name, before, first=10_000_000))
+    if name == MIX_CROWD:
+        fill_registry(folder / "registry", registry_keys)
     steps: dict[str, float] = {}
     store = Store(f"chdb://{folder / 'store'}", tmp=folder / "tmp")
     registry = SqliteRegistry(folder / "registry", system_clock)
     reader = SqliteReader(folder / "journal")
     accounts = Accounts({}, public_host="", clock=system_clock)
+    people = PeopleStore(store.writing())
+    sessions = DerivedSessions(SqliteSessions(folder / "registry"), people, idle_minutes=30)
+    identifying = Identifying(
+        SqlitePeople(folder / "registry"), people, sessions, lambda account: frozenset()
+    )
     timed_store = Timed(
         store, steps, insert_events="insert", insert_rejected="insert", insert_loads="watermark"
     )
@@ -174,7 +201,9 @@ def load_all(folder: Path, name: str, events: int) -> Loaded:
         reader=Timed(reader, steps, read="read the journal"),
         dialects=tuple(_timed_dialect(dialect, steps) for dialect in DIALECTS),
         accounts=lambda: accounts,
+        enrich=_timed(Enrichment().enrich, steps, "enrich"),
         seen=Timed(registry, steps, claim="duplicates"),
+        identifying=identifying,
         store=timed_store,  # type: ignore[arg-type]
         clock=system_clock,
     )
@@ -182,6 +211,7 @@ def load_all(folder: Path, name: str, events: int) -> Loaded:
         pass
     expected = uvloop.run(fill(folder / "journal", name, events))
     steps.clear()
+    identifying.spent = Spent()
     began, used = time.perf_counter(), time.process_time()
     while loader.step():
         pass
@@ -189,15 +219,20 @@ def load_all(folder: Path, name: str, events: int) -> Loaded:
     (stored,) = store.query("SELECT count() FROM events").rows[0]
     if int(stored) != warm + expected:
         raise RuntimeError(f"{stored} events stored of {warm + expected}")
+    steps |= {
+        "who": identifying.spent.attribute,
+        "sessions": identifying.spent.sessions,
+        "settle": identifying.spent.settle,
+    }
     steps["rows and the rest"] = took - sum(steps.values())
     store.close()
     return Loaded(expected, took, used, steps)
 
 
 def main() -> None:
-    kind, events = sys.argv[1:]
+    kind, events, registry_keys = sys.argv[1:]
     with scratch() as folder:
-        loaded = load_all(folder, kind, int(events))
+        loaded = load_all(folder, kind, int(events), int(registry_keys))
     sys.stdout.buffer.write(msgspec.json.encode(loaded) + b"\n")
 
 

@@ -39,9 +39,14 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
         return "\r\n".join([*lines, "", ""]).encode() + self.body
 
 
-def vaix(number: int) -> Wire:
+#: Makes the `number`th request of a kind, of one of some people: by default of the number's own,
+#: with Nucleus always of the same one.
+Make = Callable[..., Wire]
+
+
+def vaix(number: int, person: int | None = None) -> Wire:
     body = {
-        "user_id": str(number),
+        "user_id": str(number if person is None else person),
         "event_type": "clicks:event",
         "data": {
             "event_id": str(1_018_561_959 + number),
@@ -65,15 +70,16 @@ def vaix(number: int) -> Wire:
     )
 
 
-def orbee(number: int) -> Wire:
+def orbee(number: int, person: int | None = None) -> Wire:
+    who = number if person is None else person
     body = {
         "action": "submit",
         "object": "form",
         "vendor": "Vendor A",
         "product": "Product 1",
-        "instance_id": f"abc{number}",
+        "instance_id": f"abc{who}",
         "label": "Lead form",
-        "email": f"x{number}@example.com",
+        "email": f"x{who}@example.com",
     }
     return Wire(
         method="POST",
@@ -83,20 +89,26 @@ def orbee(number: int) -> Wire:
     )
 
 
-def vibetrace(number: int) -> Wire:
+def vibetrace(number: int, person: int | None = None) -> Wire:
+    who = number if person is None else person
     event = {
-        "userId": f"0{number}",
-        "sessionId": f"013{number}",
+        "userId": f"0{who}",
+        "sessionId": f"013{who}",
         "type": "confirmation",
         "items": [{"id": "123123-M", "quantity": 2}, {"id": "23423-XL", "quantity": 1}],
-        "generic": {"orderId": f"order_{number}", "total": 234.12, "email": "jane@example.com"},
+        "generic": {
+            "orderId": f"order_{number}",
+            "total": 234.12,
+            "email": f"jane{who}@example.com",
+        },
     }
     query = urlencode({"data": json.dumps([event]), "callback": "vt", "ts": number})
     return Wire(method="GET", target=f"/event/ACCT123/confirmation?{query}")
 
 
-def gamooga_get(number: int) -> Wire:
-    pairs = [("c", COMPANY), ("u", f"cust-{number}"), ("e", "add_to_cart")]
+def gamooga_get(number: int, person: int | None = None) -> Wire:
+    who = number if person is None else person
+    pairs = [("c", COMPANY), ("u", f"cust-{who}"), ("e", "add_to_cart")]
     triples = (("sku", f"A{number}", "s"), ("price", "19.5", "n"), ("gift", "true", "b"))
     for name, value, kind in triples:
         pairs += [("ky", name), ("vl", value), ("tp", kind)]
@@ -109,9 +121,10 @@ def gamooga_post(number: int) -> Wire:
     return Wire(method="POST", target=f"/evwidj/?{query}", body=json.dumps(body).encode())
 
 
-def nucleus_events(number: int, size: int) -> bytes:
+def nucleus_events(number: int, size: int, person: int | None = None) -> bytes:
     """A message of `size` events as nucleus-analytics sends them."""
     choose = random.Random(number)
+    who = "" if person is None else str(person)
     events = [
         {
             "type": "event",
@@ -120,24 +133,24 @@ def nucleus_events(number: int, size: int) -> bytes:
             "date": _DATE + number * 1_000 + place,
             "payload": {"trackName": f"track {place}", "duration": 120},
             "sessionId": 967_949 + number,
-            "userId": "richard_hendrix",
-            "anonId": "oT3FAllRW0CQ",
-            "deviceId": "CiF9fH5XFVjD7Xo",
+            "userId": f"richard_hendrix{who}",
+            "anonId": f"oT3FAllRW0CQ{who}",
+            "deviceId": f"CiF9fH5XFVjD7Xo{who}",
         }
         for place in range(size)
     ]
     return json.dumps({"data": events}, separators=(",", ":")).encode()
 
 
-def nucleus(size: int) -> Callable[[int], Wire]:
+def nucleus(size: int) -> Make:
     """Batches of `size` over HTTP."""
 
-    def make(number: int) -> Wire:
+    def make(number: int, person: int | None = None) -> Wire:
         return Wire(
             method="POST",
             target=f"/app/{APP}/track",
             headers=(("Content-Type", "application/json"),),
-            body=nucleus_events(number, size),
+            body=nucleus_events(number, size, person),
         )
 
     return make

@@ -16,10 +16,17 @@ from headwater.accept.request import Dialect, Request
 from headwater.accept.routes import Router
 from headwater.clock import system_clock
 from headwater.decode.dialects import DIALECTS
+from headwater.identifying import Identifying
 from headwater.journal.sqlite import SqliteReader, SqliteWriter
-from headwater.loader import LiveRow, Loader
+from headwater.live_rows import LiveRow
+from headwater.loader import Loader
+from headwater.resolve.enrichment import Enrichment
+from headwater.resolve.sessions import DerivedSessions
 from headwater.resolve.sqlite import SqliteRegistry
+from headwater.resolve.sqlite_people import SqlitePeople
+from headwater.resolve.sqlite_sessions import SqliteSessions
 from headwater.store.clickhouse import Store
+from headwater.store.people import PeopleStore
 
 APP = "6387f260fae4a13be78fc664"
 AT = 1_795_226_263_000_000
@@ -101,6 +108,7 @@ class Loading:
         dialects: Sequence[Dialect] = DIALECTS,
         accounts: Accounts | None = None,
         checkpoint: Callable[[str], None] | None = None,
+        shared: Callable[[str], frozenset[str]] | None = None,
     ) -> None:
         for part in ("journal", "registry"):
             (folder / part).mkdir(exist_ok=True)
@@ -108,12 +116,23 @@ class Loading:
         self.reader = SqliteReader(folder / "journal")
         self.registry = SqliteRegistry(folder / "registry", system_clock)
         self.seen_rows: list[LiveRow] = []
+        people_store = PeopleStore(store.writing())
+        self.identifying = Identifying(
+            SqlitePeople(folder / "registry"),
+            people_store,
+            DerivedSessions(
+                SqliteSessions(folder / "registry"), people_store, idle_minutes=30
+            ),
+            shared or (lambda account: frozenset()),
+        )
         judging = accounts or Accounts({}, public_host="", clock=system_clock)
         self.loader = Loader(
             reader=self.reader,
             dialects=dialects,
             accounts=lambda: judging,
+            enrich=Enrichment().enrich,
             seen=self.registry,
+            identifying=self.identifying,
             store=store,
             clock=system_clock,
             on_rows=self.seen_rows.extend,

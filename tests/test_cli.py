@@ -29,7 +29,9 @@ COMMANDS = (
     "query",
     "tail",
     "replay",
+    "erase",
     "bench",
+    "person",
 )
 
 
@@ -55,11 +57,18 @@ def test_the_commands_are_those_of_the_design() -> None:
     assert tuple(group.commands) == COMMANDS
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+PERSON = tuple(
+    f"person {command}" for command in ("show", "find", "merges", "undo", "allow", "export")
+)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *PERSON])
 def test_every_commands_help_ends_with_examples_of_that_command(command: str) -> None:
-    group = get_command(app)
-    assert isinstance(group, typer.core.TyperGroup)
-    epilog = group.commands[command].epilog
+    found = get_command(app)
+    for word in command.split():
+        assert isinstance(found, typer.core.TyperGroup)
+        found = found.commands[word]
+    epilog = found.epilog
     assert epilog is not None
     assert epilog.startswith("**Examples**")
     assert f"headwater {command}" in epilog

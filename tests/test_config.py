@@ -12,6 +12,7 @@ from headwater.config import Config, every_key, join_address, split_address
 from headwater.config_reader import Problem, check, load
 from headwater.errors import ConfigError
 from headwater.toml_lines import line_of, lines
+from tests.resolve.country_file import write_countries
 
 TOKEN = "sha256:" + "ab" * 32
 COMPANY = "dcaf55cc-b36d-4d0e-9003-f93187c04886"
@@ -94,6 +95,24 @@ companies = ["{COMPANY.upper()}"]
     assert acme.gamooga.companies == (COMPANY,), "UUIDs are compared in lower case"
 
 
+def test_a_country_file_is_opened_before_it_is_taken(tmp_path: Path) -> None:
+    write_countries(tmp_path / "c.mmdb", {"203.0.113.0/24": "AT"})
+    config = right(f'[enrich]\ncountry_file = "c.mmdb"\n{ACCOUNT}', tmp_path)
+    assert config.enrich.country_file == str(tmp_path / "c.mmdb")
+    (tmp_path / "c.mmdb").write_text("plain text")
+    (problem,) = wrong(f'[enrich]\ncountry_file = "c.mmdb"\n{ACCOUNT}', tmp_path)
+    assert (problem.line, problem.where) == (2, "enrich.country_file")
+    assert "is no MaxMind database" in problem.what
+
+
+def test_what_an_account_does_not_want_to_know_is_read() -> None:
+    text = '[accounts.acme]\nip = "truncate"\nprivacy_signals = ["gpc", "dnt"]\n'
+    acme = right(text + ACCOUNT).accounts["acme"]
+    assert (acme.ip, acme.privacy_signals) == ("truncate", ("gpc", "dnt"))
+    acme = right(ACCOUNT).accounts["acme"]
+    assert (acme.ip, acme.privacy_signals) == ("keep", ())
+
+
 def test_the_error_named_in_the_style_guide_reads_exactly_so() -> None:
     (problem,) = wrong('[accounts.acme.vaix]\ntokens = ["plain"]\n')
     assert str(problem) == (
@@ -151,6 +170,36 @@ def test_the_error_named_in_the_style_guide_reads_exactly_so() -> None:
             "is no dialect",
             'did you mean "vaix"?',
         ),
+        (
+            "[accounts.acme]\nip = 'hash'\n",
+            2,
+            "accounts.acme.ip",
+            'expected "keep", "truncate" or "drop", got "hash"',
+            "IPv4 /24 or IPv6 /48",
+        ),
+        ("[accounts.acme]\nip = true\n", 2, "accounts.acme.ip", "expected a text", "quotes"),
+        (
+            "[accounts.acme]\nprivacy_signals = ['dnt', 'p3p']\n",
+            2,
+            "accounts.acme.privacy_signals[1]",
+            '"p3p" is no privacy signal',
+            '"gpc" Global Privacy Control',
+        ),
+        (
+            "[accounts.acme]\nprivacy_signals = 'dnt'\n",
+            2,
+            "accounts.acme.privacy_signals",
+            "list of texts",
+            'write privacy_signals = ["dnt", "gpc"]',
+        ),
+        (
+            "[enrich]\ncountry_file = 'none.mmdb'\n",
+            2,
+            "enrich.country_file",
+            '"/srv/none.mmdb" cannot be read: No such file',
+            "GeoLite2-Country.mmdb",
+        ),
+        ("[enrich]\ncountry = 'x'\n", 2, "enrich.country", "unknown key", '"country_file"'),
         ("[accounts.acme.vaix]\ngroups = ['g']\n", 1, "accounts.acme.vaix", "nobody", "tokens"),
         (
             "[accounts.acme.vaix]\ntokens = 'x'\n",

@@ -135,6 +135,8 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "journal": config.JournalSettings,
     "registry": config.RegistrySettings,
     "store": config.StoreSettings,
+    "enrich": config.EnrichSettings,
+    "sessions": config.SessionSettings,
     "accounts.NAME.vaix": config.VaixAccount,
     "accounts.NAME.vaix.iam": config.IamSettings,
     "accounts.NAME.orbee": config.OrbeeAccount,
@@ -179,12 +181,16 @@ def test_every_struct_of_the_configuration_is_compared() -> None:
 
 
 def commands() -> dict[str, list[TyperOption]]:
-    """Command -> the options that it shows."""
+    """Command -> the options that it shows; ``person show`` for one of a group."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
+    every: dict[str, Any] = dict(group.commands)
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            every |= {f"{name} {inner}": each for inner, each in command.commands.items()}
     return {
         name: [one for one in command.params if isinstance(one, TyperOption) and not one.hidden]
-        for name, command in group.commands.items()
+        for name, command in every.items()
     }
 
 

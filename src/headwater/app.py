@@ -274,8 +274,8 @@ class Supervisor:
             await asyncio.sleep(pause)
 
     async def reload(self) -> None:
-        """Read the file again; accounts and tokens are in force within moments, the rest at the
-        next start. A file that is wrong changes nothing and is reported."""
+        """Read the file again; accounts, tokens and the country file are in force within moments,
+        the rest at the next start. A file that is wrong changes nothing and is reported."""
         try:
             fresh = load(self._path)
         except ConfigError as error:
@@ -289,7 +289,7 @@ class Supervisor:
         ]
         if later:
             log.warning("changed, but in force only after a restart: %s", ", ".join(later))
-        self._config = msgspec.structs.replace(old, accounts=fresh.accounts)
+        self._config = msgspec.structs.replace(old, accounts=fresh.accounts, enrich=fresh.enrich)
         children = (*self._workers, *([self._hub] if self._hub else []))
         await asyncio.gather(
             *(

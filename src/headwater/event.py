@@ -65,6 +65,18 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     dedupe: bytes | None = None
 
 
+_DAY = 86_400_000_000
+
+
+def effective_at(event: Event | Sign, received_at: int) -> int:
+    """When an event counts as having happened (identity, rule 6), in microseconds: at its own time,
+    or where it gave none, or one more than 24 h ahead or 30 days behind, when it was received."""
+    at = event.occurred_at
+    if at is not None and -_DAY <= received_at - at <= 30 * _DAY:
+        return at
+    return received_at
+
+
 class Rejection(msgspec.Struct, kw_only=True, gc=False):
     """What could not become an event: a typed reason, words, and the piece it speaks of.
 
@@ -79,12 +91,26 @@ class Rejection(msgspec.Struct, kw_only=True, gc=False):
     piece: str = ""
 
 
+class Sign(msgspec.Struct, kw_only=True, gc=False):
+    """A sign of life of a client's session that is no event: a heartbeat, or the end of a
+    connection that carried it. `session` and `identities` are an event's, and find the session in
+    the same way. `occurred_at` as in Event. `closed`: the client ended it cleanly."""
+
+    session: str
+    scope: str
+    identities: list[Identity] = msgspec.field(default_factory=list)
+    occurred_at: int | None = None
+    closed: bool = False
+
+
 class Decoded(msgspec.Struct, kw_only=True, gc=False):
-    """All that one request holds: received = len(events) + len(rejected) + heartbeats."""
+    """All that one request holds: received = len(events) + len(rejected) + heartbeats. `signs` are
+    the heartbeats that name their session, and a closed connection's, which count as nothing."""
 
     events: list[Event] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)
     heartbeats: int = 0
+    signs: list[Sign] = msgspec.field(default_factory=list)
 
     @property
     def received(self) -> int:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pyarrow
@@ -30,13 +31,24 @@ from headwater.children import Line, Report
 from headwater.clock import Clock, system_clock
 from headwater.config import Config
 from headwater.decode.dialects import DIALECTS
+from headwater.erasing import Erasing, sweep_temporary
 from headwater.errors import HeadwaterError
 from headwater.folder import Folder, HubAddress
-from headwater.journal.sqlite import SqliteReader
-from headwater.loader import LiveRow, Loader
+from headwater.identifying import Identifying
+from headwater.journal.sqlite import SqliteEraser, SqliteReader
+from headwater.live_rows import LiveRow
+from headwater.loader import Loader
+from headwater.people import People
+from headwater.person_export import PersonExport
 from headwater.replay import ReplayResult, replay
+from headwater.resolve.enrichment import Enrichment
+from headwater.resolve.sessions import DerivedSessions
 from headwater.resolve.sqlite import SqliteRegistry
+from headwater.resolve.sqlite_erasures import SqliteErasures
+from headwater.resolve.sqlite_people import SqlitePeople
+from headwater.resolve.sqlite_sessions import SqliteSessions
 from headwater.store.clickhouse import Store
+from headwater.store.people import PeopleStore
 from headwater.view.access import Access
 from headwater.view.console import Console, ReplayOrder
 from headwater.view.formats import to_json
@@ -62,19 +74,47 @@ class Parts:
         on_rows: Callable[[Sequence[LiveRow]], None] | None = None,
     ) -> None:
         self._clock = clock
+        self._config = config
         self._accounts = self._judge(config)
+        sweep_temporary(folder.tmp)
         self.store = Store(f"chdb://{folder.store}", tmp=folder.tmp)
         self.reader = SqliteReader(folder.journal)
         self.registry = SqliteRegistry(folder.registry, clock)
+        self.enrichment = Enrichment(folder.tmp)
+        self.enrichment.use_country_file(config.enrich.country_file)
+        people = SqlitePeople(folder.registry)
+        stored = PeopleStore(self.store.writing())
+        sessions = DerivedSessions(
+            SqliteSessions(folder.registry), stored, idle_minutes=config.sessions.idle_minutes
+        )
+        self.identifying = Identifying(people, stored, sessions, self._shared)
         self.loader = Loader(
             reader=self.reader,
             dialects=DIALECTS,
             accounts=lambda: self._accounts,
+            enrich=self.enrichment.enrich,
             seen=self.registry,
+            identifying=self.identifying,
             store=self.store,
             clock=clock,
             retain_days=config.journal.retain_days,
             on_rows=on_rows,
+        )
+
+        self.erasures = SqliteErasures(folder.registry)
+        self.erasing = Erasing(
+            loader=self.loader,
+            visitors=self.registry,
+            erasures=self.erasures,
+            eraser=SqliteEraser(folder.journal),
+        )
+        # Before anything is loaded: what has been received since is somebody new's.
+        self.erasing.bury_begun()
+        self.people = People(
+            ask=self.store.ask,
+            export=PersonExport(lambda: SqliteReader(folder.journal), self.loader.judge),
+            withdraw=self._withdraw,
+            allow=self._allow,
         )
 
     @classmethod
@@ -96,12 +136,18 @@ class Parts:
         finally:
             os.close(lock)
 
+    def _shared(self, account: str) -> frozenset[str]:
+        found = self._config.accounts.get(account)
+        return frozenset(found.shared_user_ids if found is not None else ())
+
     def _judge(self, config: Config) -> Accounts:
         return Accounts(config.accounts, public_host=config.collect.public_host, clock=self._clock)
 
     def reload(self, config: Config) -> None:
-        """Put other accounts in force."""
+        """Put other accounts in force, and another country file."""
+        self._config = config
         self._accounts = self._judge(config)
+        self.enrichment.use_country_file(config.enrich.country_file)
 
     def query(self, sql: str, form: str) -> bytes:
         """A user's question, answered in one of the store's formats. Raises QueryRefused,
@@ -133,11 +179,27 @@ class Parts:
         )
         return msgspec.structs.asdict(result)
 
+    def erase(
+        self, person: str, account: str, progress: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        """Erase a person; the receipt. Raises NotFound, StoreError, RegistryFailed, JournalFailed:
+        what has begun is finished by itself."""
+        return self.erasing.erase(UUID(person).bytes, account, progress)
+
+    def _withdraw(self, account: str, first: bytes, second: bytes) -> None:
+        with self.loader.paused():
+            self.identifying.withdraw(first, second, at=self._clock())
+
+    def _allow(self, account: str, first: bytes, second: bytes) -> None:
+        with self.loader.paused():
+            self.identifying.allow(first, second)
+
     def close(self) -> None:
         """Let go of store, journal and registry."""
         self.store.close()
         self.reader.close()
         self.registry.close()
+        self.erasures.close()
 
 
 class _Loading:
@@ -214,6 +276,8 @@ class Hub:
             ),
             query=parts.query,
             replay=parts.replay,
+            people=parts.people,
+            erase=parts.erase,
             metrics=lambda: self._metrics(parts, feed),
             ready=lambda: "" if loading.alive else "the loader stands still",
             feed=feed,
@@ -231,10 +295,15 @@ class Hub:
         # What comes first costs a second that no event and no user should wait for: Arrow imports
         # pandas with its first array, ClickHouse sets up its session with the first question.
         pyarrow.array(["first"])
+        parts.enrichment.prepare()
         parts.books()
         # After the store is open: chDB puts signal handlers of its own in place.
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loading.start()
+        ending = threading.Event()
+        threading.Thread(
+            target=parts.erasing.run, args=(ending,), name="erasing", daemon=True
+        ).start()
         self._line.follow(parts.reload)
         serving = loop.create_task(server.serve([self._listening]))
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event
@@ -245,12 +314,13 @@ class Hub:
             {serving, loop.create_task(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED
         )
         self._folder.hub_json.unlink(missing_ok=True)
+        ending.set()
         finished = await asyncio.to_thread(loading.finish)
         server.should_exit = True
         await serving
-        if not finished:
+        if not finished or parts.erasing.busy:
             # It is inside the store and may stay there: what it does is safe to cut off anywhere.
-            log.warning("the last load took too long; the next start goes on from the journal")
+            log.warning("the last load, or an erasure, took too long; the next start goes on")
             os._exit(0)
         parts.close()
         return 1 if self._failed else 0

@@ -1,11 +1,13 @@
 """The loader: from the journal to the store, every event exactly once.
 
 Theory of operation. A step reads the batches of each writer that come after its watermark, decodes
-them, and then, in this order: claims the dedupe keys, inserts rejected rows, inserts event rows,
-inserts one `loads` row for each account and dialect. Each of the four is durable before the next
+them, and then, in this order: claims the dedupe keys, takes in what the events assert about people,
+inserts rejected rows, inserts event rows, tells the store what has changed about older rows,
+inserts one `loads` row for each account and dialect. Each of these is durable before the next
 begins. The last is the watermark and the books in one; what is before it can be done again:
 
 - a claim belongs to a place in the journal, and the same place claiming again is the first again;
+- what an event asserts may be taken in twice, see ``identifying.py``;
 - rows carry their place. At start and after every error the places beyond the watermarks are read
   from the store (:meth:`Loader.reconcile`), and rows of those places are not inserted again, but
   counted as if they had been.
@@ -25,97 +27,33 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
 
 import msgspec
 import pyarrow as pa
 
 from headwater import limits
-from headwater.accept.request import Dialect, Request
+from headwater.accept.request import Dialect
 from headwater.clock import Clock
-from headwater.decoding import AccountRules, Judge
+from headwater.decoding import AccountRules, Enrich, Judge
 from headwater.errors import HeadwaterError, JournalDamaged
-from headwater.event import Decoded, Event, Rejection
+from headwater.gathering import Work
+from headwater.identifying import Identifying
 from headwater.journal.journal import Batch, Position, Reader
+from headwater.live_rows import LiveRow, LiveRows
 from headwater.replay import finish_interrupted
-from headwater.resolve.registry import Claim, Seen
+from headwater.resolve.client_sessions import SessionIds
+from headwater.resolve.registry import Seen
 from headwater.store.clickhouse import EVENTS, REJECTED, Load, Range, Store, Tally
-from headwater.store.rows import (
-    Place,
-    SessionIds,
-    Source,
-    events_batch,
-    keep,
-    places_of,
-    rejected_batch,
-    uuid_text,
-)
+from headwater.store.rows import Place, keep, places_of
 
 log = logging.getLogger("headwater.loader")
 
 _DAY_US = 86_400_000_000
-#: Events whose rows are built together: few enough that they are still in the processor's cache
-#: from decoding, which halves the time.
-_PIECE_EVENTS = 1_000
 _READ_BATCHES = 64
 _BACKOFF_SECONDS_MAX = 5.0
 #: How often old journal files, dedupe keys and books are looked at.
 _TIDY_SECONDS = 60.0
-
-
-class LiveRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one event, for who watches. `status` is stored, duplicate or rejected."""
-
-    status: str
-    account: str
-    dialect: str
-    name: str
-    kind: str
-    received_at: Any
-    request_id: str
-    event_id: str | None = None
-    occurred_at: Any = None
-    identities: list[dict[str, str]] = msgspec.field(default_factory=list)
-    properties: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
-    reason: str = ""
-    detail: str = ""
-
-
-class LiveRows(Sequence[LiveRow]):
-    """The rows of one step, made when somebody looks at them."""
-
-    def __init__(self, parts: Sequence[tuple[str, pa.RecordBatch]]) -> None:
-        self._parts = [(status, batch) for status, batch in parts if batch.num_rows]
-        self._rows: list[LiveRow] | None = None
-
-    def __len__(self) -> int:
-        return sum(batch.num_rows for _, batch in self._parts)
-
-    def __getitem__(self, index: Any) -> Any:
-        if self._rows is None:
-            self._rows = [row for status, batch in self._parts for row in _live(status, batch)]
-        return self._rows[index]
-
-
-def _live(status: str, batch: pa.RecordBatch) -> Iterator[LiveRow]:
-    for row in batch.to_pylist():
-        common = {name: row[name] for name in ("account", "dialect", "received_at")}
-        common |= {"status": status, "request_id": uuid_text(row["request_id"])}
-        if status == "rejected":
-            words = {"reason": row["reason"], "detail": row["detail"]}
-            yield LiveRow(name="", kind="", **words, **common)
-            continue
-        yield LiveRow(
-            name=row["name"],
-            kind=row["kind"],
-            event_id=uuid_text(row["event_id"]),
-            occurred_at=row["occurred_at"],
-            identities=[
-                {"namespace": one["namespace"], "value": one["value"]} for one in row["identities"]
-            ],
-            properties=msgspec.Raw(row["properties_text"]),
-            **common,
-        )
 
 
 class Counters(msgspec.Struct):
@@ -129,79 +67,6 @@ class Counters(msgspec.Struct):
     decode_seconds: float = 0.0
     claim_seconds: float = 0.0
     insert_seconds: float = 0.0
-
-
-class Work:
-    """What one step has gathered: rows as Arrow, claims, and the books."""
-
-    def __init__(self, sessions: SessionIds) -> None:
-        self._sessions = sessions
-        self.loads: list[Load] = []
-        self.next_rows()
-
-    def next_rows(self) -> None:
-        """Begin anew with rows; the ranges go on."""
-        self.claims: list[Claim] = []
-        self.claimants: list[int] = []  # the row of each claim
-        self.tallies: list[Tally] = []  # of each row: the books that it is in
-        self.received_at = 0
-        self._pieces: list[pa.RecordBatch] = []
-        self._events: list[Event] = []
-        self._sources: list[Source] = []
-        self._rejections: list[Rejection] = []
-        self._rejected_sources: list[Source] = []
-
-    @property
-    def rows(self) -> int:
-        return len(self.tallies) + len(self._rejections)
-
-    def add(
-        self, request: Request, decoded: Decoded, tally: Tally, writer: int, batch: int, number: int
-    ) -> None:
-        """Take in one decoded request, the `number`th of a batch."""
-        self.received_at = request.received_at
-        tally.stored += decoded.heartbeats
-        events = decoded.events
-        if events:
-            tally.stored += len(events)
-            row = len(self.tallies)
-            index = -1
-            for event in events:
-                # Decoders number events as the request does; whatever they do, places are unique.
-                if event.index <= index:
-                    event.index = index + 1
-                index = event.index
-                if event.dedupe is not None:
-                    place = (writer, batch, number, index)
-                    self.claims.append(Claim(event.dedupe, event.occurred_at or 0, place))
-                    self.claimants.append(row)
-                row += 1
-            self.tallies += [tally] * len(events)
-            self._events += events
-            self._sources.append(Source(request, writer, batch, number, len(events)))
-            if len(self._events) >= _PIECE_EVENTS:
-                self._close_piece()
-        if decoded.rejected:
-            tally.rejected += len(decoded.rejected)
-            self._rejections += decoded.rejected
-            self._rejected_sources.append(
-                Source(request, writer, batch, number, len(decoded.rejected))
-            )
-
-    def _close_piece(self) -> None:
-        if self._events:
-            self._pieces.append(events_batch(self._events, self._sources, self._sessions))
-            self._events, self._sources = [], []
-
-    def events(self) -> pa.RecordBatch:
-        """All event rows, flat, in order."""
-        self._close_piece()
-        if not self._pieces:
-            return events_batch([], [], self._sessions)
-        return pa.concat_batches(self._pieces)
-
-    def rejected(self) -> pa.RecordBatch:
-        return rejected_batch(self._rejections, self._rejected_sources)
 
 
 class Loader:
@@ -218,16 +83,19 @@ class Loader:
         reader: Reader,
         dialects: Sequence[Dialect],
         accounts: Callable[[], AccountRules],
+        enrich: Enrich,
         seen: Seen,
+        identifying: Identifying,
         store: Store,
         clock: Clock,
         retain_days: int = 7,
         on_rows: Callable[[Sequence[LiveRow]], None] | None = None,
         checkpoint: Callable[[str], None] | None = None,
     ) -> None:
-        self.judge = Judge(dialects, accounts)
+        self.judge = Judge(dialects, accounts, enrich)
         self.reader = reader
         self.seen = seen
+        self.identifying = identifying
         self.store = store
         self.clock = clock
         self.counters = Counters()
@@ -235,6 +103,9 @@ class Loader:
         self._on_rows = on_rows
         self._checkpoint = checkpoint or (lambda reached: None)
         self._sessions = SessionIds()
+        #: Held within a step; who wants to hold it takes the turn first, and so comes next.
+        self._stepping = threading.RLock()
+        self._turn = threading.RLock()
         #: Guards what a snapshot of the books must see together.
         self._books = threading.Lock()
         self._marks: dict[int, int] = {}
@@ -310,8 +181,21 @@ class Loader:
     def step(self) -> int:
         """Load what is there, up to about `load_events_max` events; how many there were, at least 1
         when anything was done. Raises StoreError, RegistryFailed; nothing is lost, call again."""
+        with self._turn:
+            pass
+        with self._stepping:
+            return self._guarded_step()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is loaded but by who holds this: it begins between two steps."""
+        with self._turn, self._stepping:
+            yield
+
+    def _guarded_step(self) -> int:
         if not self._reconciled:
             self.reconcile()
+            self.identifying.recheck()
         # A step makes tens of thousands of objects, none of them in a cycle, and lets go of them
         # all: looking for cycles among them meanwhile cost a tenth of loading.
         collecting = gc.isenabled()
@@ -428,6 +312,9 @@ class Loader:
 
     def _insert(self, work: Work) -> None:
         """Make the rows gathered so far durable, and let go of them."""
+        if work.signs:
+            self.identifying.pulse(work.signs, self._sessions)
+            work.signs = []
         if not work.rows:
             return
         rows, duplicates = self.first_copies(work)
@@ -439,6 +326,8 @@ class Loader:
         self.store.insert_events(_without(rows, self._left))
         self._checkpoint("events")
         self.counters.insert_seconds += time.perf_counter() - began
+        self.identifying.settle()
+        self._checkpoint("settled")
         if self._on_rows is not None:
             self._on_rows(
                 LiveRows([("stored", rows), ("duplicate", duplicates), ("rejected", rejected)])
@@ -450,20 +339,25 @@ class Loader:
         return Work(SessionIds())
 
     def first_copies(self, work: Work) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """The rows that are first copies, and the duplicates; the books follow. Durable."""
+        """The rows that are first copies, with who did them, and the duplicates; the books follow.
+        Durable."""
         rows = work.events()
         began = time.perf_counter()
         first = self.seen.claim(work.claims, received_at=work.received_at)
         self.counters.claim_seconds += time.perf_counter() - began
+        again = bool(self._left)
         if all(first):
-            return rows, rows.slice(0, 0)
+            found = self.identifying.attribute(rows, work.said, repeated=again)
+            return found, rows.slice(0, 0)
         flags = [True] * rows.num_rows
         for claimant, is_first in zip(work.claimants, first, strict=True):
             if not is_first:
                 flags[claimant] = False
                 work.tallies[claimant].stored -= 1
                 work.tallies[claimant].duplicate += 1
-        return keep(rows, flags), keep(rows, [not flag for flag in flags])
+        said = [one for one, flag in zip(work.said, flags, strict=True) if flag]
+        first_copies = self.identifying.attribute(keep(rows, flags), said, repeated=again)
+        return first_copies, keep(rows, [not flag for flag in flags])
 
     # --- now and then ---------------------------------------------------------------------------
 

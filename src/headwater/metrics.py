@@ -24,6 +24,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     latency_buckets: list[int] = []
     statuses: dict[str, list[int]] = {}
     events: dict[str, int] = {}
+    opted_out: dict[str, int] = {}
     refused: dict[str, int] = {}
     connections_opened: int = 0
     connections_open: int = 0

@@ -5,7 +5,8 @@ chosen lead to batches, the batches to ranges, and every request of a range is d
 ones by the rules in force now. Duplicates stay dropped, since a dedupe key belongs to the place
 that claimed it first. What comes out is compared with what is stored, by place and digest, and only
 what differs is rewritten; the range's books are replaced by new absolute ones. So a replay that
-finds nothing new changes nothing, and one that was cut short is repeated at the next start.
+finds nothing new changes nothing, and one that was cut short is repeated at the next start. Where a
+request was erased, what is stored of it, other people's rows, stays as it is.
 
 A range of which the journal no longer has every batch is left as it is, and counted as `expired`.
 """
@@ -33,7 +34,8 @@ log = logging.getLogger("headwater.replay")
 
 #: A loaded range, and the step that loaded it.
 _Loaded = tuple[Range, int]
-_one_at_a_time = threading.Lock()
+#: Held by a replay, and by an erasure.
+one_at_a_time = threading.Lock()
 
 
 class ReplayResult(msgspec.Struct):
@@ -89,7 +91,7 @@ def _replay(
     progress: Callable[[ReplayResult], None] | None,
 ) -> ReplayResult:
     result = ReplayResult()
-    with _one_at_a_time:
+    with one_at_a_time:
         run = _Run(loader, result)
         for covered, step in ranges:
             batches = _batches_of(loader, covered)
@@ -131,6 +133,7 @@ class _Run:
         self._comparing = Comparing(loader.store)
         self._work = loader.work()
         self._loads: list[Load] = []
+        self._stubs: list[tuple[int, int]] = []
         self._rows = 0
 
     def add(self, covered: Range, step: int, batches: Sequence[Batch]) -> None:
@@ -145,6 +148,8 @@ class _Run:
         for batch in batches:
             for number, request in enumerate(batch.requests):
                 tally = tallies.setdefault((request.account, request.dialect), Tally())
+                if request.erased is not None:
+                    self._stubs.append((batch.position.batch, number))
                 decoded = self._loader.judge.again(request)
                 place = (covered.writer, batch.position.batch, number)
                 self._work.add(request, decoded, tally, *place)
@@ -157,8 +162,10 @@ class _Run:
 
     def _stage(self) -> None:
         self._rows += self._work.rows
-        first_copies, _ = self._loader.first_copies(self._work)
-        self._comparing.stage(first_copies, self._work.rejected())
+        self._work.signs.clear()  # a sign of life is what it was
+        with self._loader.paused():
+            first_copies, _ = self._loader.first_copies(self._work)
+            self._comparing.stage(first_copies, self._work.rejected())
         self._work.next_rows()
 
     def flush(self) -> None:
@@ -166,10 +173,16 @@ class _Run:
         if not self._loads:
             return
         self._stage()
-        changes = self._comparing.rewrite(self._loads, version=self._loader.clock())
+        self._comparing.keep(self._loads[0].range.writer, self._stubs)
+        with self._loader.paused():
+            identifying = self._loader.identifying
+            identifying.suspect(self._comparing.keys_before(self._loads))
+            changes = self._comparing.rewrite(self._loads, version=self._loader.clock())
+            identifying.recheck()
         self._result.unchanged += changes.unchanged
         self._result.changed += changes.changed
         self._result.added += changes.added
         self._result.removed += changes.removed
         self._loads = []
+        self._stubs = []
         self._rows = 0

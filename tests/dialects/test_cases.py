@@ -22,6 +22,7 @@ from headwater.decode.dialects import DIALECTS
 from headwater.event import Decoded
 from headwater.journal.journal import Position
 from headwater.journal.sqlite import SqliteReader
+from headwater.resolve.device import Devices
 from tests.dialects.case import (
     RECEIVED_AT,
     STATE,
@@ -39,6 +40,7 @@ CASES = read_cases()
 BY_NAME: dict[str, Dialect] = {dialect.NAME: dialect for dialect in DIALECTS}
 CASES_MIN = 25
 TOKEN = "case-token"  # a test's own
+DEVICES = Devices()
 
 
 # --- the decoder -------------------------------------------------------------------------------
@@ -308,8 +310,12 @@ def row_differs(event: dict[str, Any], row: dict[str, Any], request: Request) ->
         compare("issues not found", [], missing)
     if "properties" in event:
         compare("properties", as_column(event["properties"]), as_column(_json(row["properties"])))
-    if "context" in event:  # the loader adds where it came from
-        context = {**event["context"], "ip": request.peer}
+    if "context" in event:  # the loader adds where it came from, and what its user agent says
+        device = DEVICES.of(event["context"].get("user_agent", ""))
+        added: dict[str, Any] = {"bot": device.bot}
+        if device.fields:
+            added["device"] = device.fields
+        context = {**added, **event["context"], "ip": request.peer}
         compare("context", as_column(context), as_column(_json(row["context"])))
     compare("dialect", request.dialect, row["dialect"])
     compare("account", request.account, row["account"])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 from headwater.accept.request import Request
 from headwater.event import Event, Identity
+from headwater.resolve.evidence import NOBODY
 from headwater.store.clickhouse import Store
-from headwater.store.rows import SessionIds, Source, events_batch
+from headwater.store.rows import SessionIds, Source, attributed, events_batch
 
 AT = 1_795_226_263_000_000
+#: Places of their own: the engine remembers which rows were sent before.
+_BATCHES = count(1)
 APP = "6387f260fae4a13be78fc664"
 
 
@@ -53,4 +58,37 @@ def insert(store: Store, *events: Event, request: Request | None = None, batch: 
     request = request or make_request()
     source = Source(request, 0, batch, 0, len(events))
     store.insert_events(events_batch(events, [source], SessionIds()))
+    return request
+
+
+def an_id(number: int) -> bytes:
+    """16 bytes that are no NOBODY."""
+    return number.to_bytes(16, "big")
+
+
+def insert_by(
+    store: Store,
+    *events: Event,
+    subject: bytes = NOBODY,
+    principal: bytes | None = None,
+    keys: Sequence[bytes] = (),
+    session: bytes | None = None,
+    request: Request | None = None,
+    batch: int | None = None,
+) -> Request:
+    """Store events as the loader does once it is known who did them: `principal` is the subject
+    where none is given, `keys` are those of each event's identities."""
+    request = request or make_request()
+    rows = events_batch(
+        events, [Source(request, 7, batch or next(_BATCHES), 0, len(events))], SessionIds()
+    )
+    store.insert_events(
+        attributed(
+            rows,
+            subjects=[subject] * len(events),
+            principals=[subject if principal is None else principal] * len(events),
+            keys=[keys or [NOBODY] * len(one.identities) for one in events],
+            sessions=[session] * len(events),
+        )
+    )
     return request

@@ -10,20 +10,18 @@ from pathlib import Path
 
 from headwater.store.clickhouse import Store
 
-TABLES = (
-    "events_rows",
-    "events_staged",
-    "rejected_rows",
-    "rejected_staged",
-    "loads",
-    "replays",
-    "in_flight",
-)
+DICTIONARIES = {"attributions": "attributed", "aliases": "aliased", "resessions": "resessioned"}
+
+
+@cache
+def store_folder() -> Path:
+    """Where the store and its temporary files lie."""
+    return Path(tempfile.mkdtemp(prefix="headwater-store-"))
 
 
 @cache
 def _opened() -> Store:
-    folder = Path(tempfile.mkdtemp(prefix="headwater-store-"))
+    folder = store_folder()
     store = Store(f"chdb://{folder / 'store'}", tmp=folder / "tmp")
 
     def close() -> None:
@@ -38,6 +36,13 @@ def _opened() -> Store:
 def empty_store() -> Store:
     """The store, with nothing in it."""
     store = _opened()
-    for table in TABLES:
+    rows = store.writing().rows(
+        "SELECT name FROM system.tables WHERE database = 'headwater_store' "
+        "AND total_rows > 0 AND engine != 'Dictionary' AND name != 'schema_versions'"
+    )
+    for (table,) in rows:
         store.writing().command(f"TRUNCATE TABLE headwater_store.{table}")
+        if table in DICTIONARIES:
+            dictionary = DICTIONARIES[table]
+            store.writing().command(f"SYSTEM RELOAD DICTIONARY headwater_store.{dictionary}")
     return store

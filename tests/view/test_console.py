@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from headwater.clock import system_clock
-from headwater.errors import QueryRefused, StoreError
+from headwater.errors import NotFound, QueryRefused, StoreError, WrongUse
 from headwater.view.access import COOKIE, SESSION_SECONDS, Access
 from headwater.view.console import Console, ReplayOrder
 from headwater.view.live import Feed
@@ -51,11 +51,56 @@ def replay(order: ReplayOrder, progress: Callable[[dict[str, Any]], None]) -> di
     return {"requests": 2}
 
 
+class Somebody:
+    """Who answers about people."""
+
+    def __init__(self) -> None:
+        self.undone: list[str] = []
+
+    def find(self, text: str, account: str = "") -> dict[str, Any]:
+        return {"people": [{"person_id": "p1", "value": text, "account": account}], "more": False}
+
+    def show(self, ident: str, *, history: bool = False) -> dict[str, Any]:
+        self.locate(ident)
+        return {"person_id": ident, "history": [1] if history else None}
+
+    def locate(self, ident: str) -> tuple[str, str]:
+        if ident == "nonsense":
+            raise WrongUse("that is no id", remedy="find it")
+        if ident != "p1":
+            raise NotFound(f"no such person: {ident}", remedy="find it")
+        return ident, "acme"
+
+    def export(self, ident: str) -> Iterator[bytes]:
+        self.locate(ident)
+        yield b'{"person":{}}\n'
+        time.sleep(0.1)
+        yield b'{"end":{}}\n'
+
+    def merges(self, account: str = "") -> dict[str, Any]:
+        return {"merges": [{"account": account}], "more": False}
+
+    def undo(self, merge: str) -> dict[str, Any]:
+        self.undone.append(merge)
+        return {"merge_id": merge, "undone_at": "now"}
+
+    def allow(self, merge: str) -> dict[str, Any]:
+        self.undone.remove(merge)
+        return {"merge_id": merge, "undone_at": None}
+
+
+def erase(person: str, account: str, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    progress({"rows": 1})
+    time.sleep(0.2)
+    return {"person_id": person, "account": account, "rows": 2}
+
+
 class Running:
     """A console on a free port."""
 
     def __init__(self) -> None:
         self.reason = ""
+        self.people = Somebody()
         self.feed: Feed
         self._started = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -74,6 +119,8 @@ class Running:
             access=Access(token=TOKEN, hosts=["headwater.internal"], clock=system_clock),
             query=query,
             replay=replay,
+            people=self.people,
+            erase=erase,
             metrics=lambda: b"headwater_up 1\n",
             ready=lambda: self.reason,
             feed=self.feed,
@@ -135,7 +182,20 @@ def test_readiness_gives_the_reason_why_not(running: Running) -> None:
     assert (status, body) == (503, b"the loader stands still\n")
 
 
-@pytest.mark.parametrize("path", ["/", "/api/query", "/api/live", "/api/replay", "/nothing"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/api/query",
+        "/api/live",
+        "/api/replay",
+        "/api/people?find=x",
+        "/api/people/p1",
+        "/api/people/p1/export",
+        "/api/merges",
+        "/nothing",
+    ],
+)
 @pytest.mark.parametrize("authorization", ["", "Bearer wrong", "Basic Zm9v", "Bearer"])
 def test_everything_else_needs_the_token(running: Running, path: str, authorization: str) -> None:
     status, headers, _ = running.ask("GET", path, authorization=authorization)
@@ -317,3 +377,92 @@ def test_one_replay_runs_at_a_time(running: Running) -> None:
     for thread in threads:
         thread.join()
     assert sorted(statuses) == [200, 409]
+
+
+# --- people --------------------------------------------------------------------------------------
+
+
+def asked(running: Running, path: str, method: str = "GET") -> tuple[int, Any]:
+    status, _, body = running.ask(method, path)
+    return status, msgspec.json.decode(body)
+
+
+def test_people_are_found_shown_and_listed(running: Running) -> None:
+    assert asked(running, "/api/people?find=email:a%2Bb%40c.d&account=acme") == (
+        200,
+        {
+            "people": [{"person_id": "p1", "value": "email:a+b@c.d", "account": "acme"}],
+            "more": False,
+        },
+    )
+    assert asked(running, "/api/people/p1") == (200, {"person_id": "p1", "history": None})
+    assert asked(running, "/api/people/p1?history=1")[1]["history"] == [1]
+    assert asked(running, "/api/merges?account=acme")[1]["merges"] == [{"account": "acme"}]
+
+
+@pytest.mark.parametrize("rest", ["", "/export"])
+def test_nobody_is_404_and_no_id_is_400_with_a_remedy(running: Running, rest: str) -> None:
+    for ident, status in (("p2", 404), ("nonsense", 400)):
+        got, said = asked(running, f"/api/people/{ident}{rest}")
+        assert got == status
+        assert said["error"]
+        assert said["remedy"] == "find it"
+    assert asked(running, "/api/people")[0] == 400
+
+
+def test_a_merge_is_undone_and_allowed_by_post_only(running: Running) -> None:
+    assert running.ask("GET", "/api/merges/m1/undo")[0] == 405
+    assert asked(running, "/api/merges/m1/undo", "POST")[1]["undone_at"] == "now"
+    assert running.people.undone == ["m1"]
+    assert asked(running, "/api/merges/m1/allow", "POST")[1]["undone_at"] is None
+    assert running.people.undone == []
+
+
+@pytest.mark.parametrize("path", ["/api/merges/m2/undo", "/api/people/p1/erase"])
+def test_a_session_changes_people_from_its_own_origin_only(running: Running, path: str) -> None:
+    cookie = f"{COOKIE}={Access(token=TOKEN, hosts=[], clock=system_clock).session()}"
+    for origin, status in (("http://evil.example", 403), (f"http://127.0.0.1:{running.port}", 200)):
+        got, _, _ = running.ask("POST", path, authorization="", cookie=cookie, origin=origin)
+        assert (origin, got) == (origin, status)
+    assert running.ask("POST", path, authorization="")[0] == 401
+
+
+def test_an_export_is_streamed_and_a_few_run_at_once(running: Running) -> None:
+    status, headers, body = running.ask("GET", "/api/people/p1/export")
+    assert (status, body.splitlines()) == (200, [b'{"person":{}}', b'{"end":{}}'])
+    assert headers["content-type"].startswith("application/x-ndjson")
+    assert headers["cache-control"] == "no-store"
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(running.ask("GET", "/api/people/p1/export")[0])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 200, 503, 503]
+    assert running.ask("GET", "/api/people/p1/export")[0] == 200, "a place is free again"
+
+
+def test_an_export_that_nobody_waits_for_gives_its_place_back(running: Running) -> None:
+    for _ in range(8):
+        with socket.create_connection(("127.0.0.1", running.port)) as gone:
+            gone.sendall(
+                b"GET /api/people/p1/export HTTP/1.1\r\nHost: localhost\r\n"
+                b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
+            )
+        time.sleep(0.3)
+    assert running.ask("GET", "/api/people/p1/export")[0] == 200
+
+
+def test_an_erasure_streams_its_progress_and_ends_with_the_receipt(running: Running) -> None:
+    status, _, body = running.ask("POST", "/api/people/p1/erase")
+    assert status == 200
+    assert [msgspec.json.decode(line) for line in body.splitlines()] == [
+        {"progress": {"rows": 1}},
+        {"result": {"person_id": "p1", "account": "acme", "rows": 2}},
+    ]
+    assert running.ask("POST", "/api/people/p2/erase")[0] == 404
+    assert running.ask("POST", "/api/people/p1/erase")[0] == 200, "a refusal holds no place"

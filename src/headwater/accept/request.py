@@ -39,6 +39,14 @@ KEPT_HEADERS = frozenset(
 )
 
 
+class Erased(msgspec.Struct, array_like=True, frozen=True):
+    """What an erased request had become, in events: the books keep counting it."""
+
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+
+
 class Request(msgspec.Struct, array_like=True, kw_only=True):
     """One request as it came.
 
@@ -49,6 +57,8 @@ class Request(msgspec.Struct, array_like=True, kw_only=True):
     microseconds. `state` is the answer's state where it carried one (Gamooga: the visitor id);
     `created` says that this request made that visitor. `refused` says that the answer given was
     that nothing is stored. In the journal `body` is as on the wire where `content-encoding` is set.
+    `erased` marks a stub: what was received with somebody who has been erased since; it keeps its
+    place, id, account, dialect and time, and nothing that the client sent.
     """
 
     dialect: DialectName
@@ -66,6 +76,7 @@ class Request(msgspec.Struct, array_like=True, kw_only=True):
     state: str = ""
     created: bool = False
     refused: bool = False
+    erased: Erased | None = None
 
     @property
     def query(self) -> str:

@@ -12,6 +12,7 @@ journal.
   client broke for good, and the handshake says 429 with Retry-After until the debt is paid.
 - 1011 is never sent: a decoder that fails is answered like anything else that is unreadable.
 - A ping every 60 s; silence for 180 s ends the connection (mobile clients suspend).
+- A client's end is journaled for the sessions that it carried (liveness.py); this side's is not.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from headwater.accept.intake import OVERHEAD_BYTES
+from headwater.accept.liveness import CLOSE, Socket, record
 from headwater.accept.request import Answer, Request
 from headwater.accept.slots import Call
 
@@ -108,6 +110,9 @@ class Session:
         self._ended = False  # closed by this side: nothing more is taken
         self._draining = False
         self._open = False
+        self._kept_peer = ""  # what the journal has of the client's address
+        carrying = self.desk.carried
+        self._carried = None if carrying is None else Socket(self.collector.sessions, carrying)
 
     @property
     def full(self) -> bool:
@@ -151,6 +156,10 @@ class Session:
 
     def _frame(self, frame: Frame) -> None:
         opcode = frame.opcode
+        if opcode is Opcode.CLOSE and self._protocol.close_rcvd_then_sent:
+            close = self._protocol.close_rcvd
+            assert close is not None
+            self._over(close.code)
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             self._text = opcode is Opcode.TEXT
             if frame.fin:
@@ -193,7 +202,8 @@ class Session:
             self.close(CloseCode.TRY_AGAIN_LATER, "no room")
             return
         request = collector.bare_request(self._connection, self._call)
-        found = collector.accounts.find(self.desk.dialect_name, self.desk.tenant(request))
+        key = self.desk.tenant(request)
+        found = collector.accounts.find(self.desk.dialect_name, key)
         if found is None:  # removed by a reload
             self.close(CloseCode.POLICY_VIOLATION, "unknown app")
             return
@@ -204,7 +214,43 @@ class Session:
         request.request_id = collector.ids.next(at)
         message = Message(self, request, cost)
         self._owed.append(message)
-        collector.judge(message, self.desk, request, found.rules, None)
+        collector.judge(message, self.desk, request, found, None)
+        if self._carried is not None:
+            answer = message.answer  # set where it was kept
+            if answer is not None and not answer.refused:
+                self._carried.carry((found.account, self.desk.dialect_name, key), body)
+                self._kept_peer = request.peer
+
+    def _over(self, code: int) -> None:
+        """The client has ended the connection, or is gone (1006): journal it for the sessions that
+        this was the last socket of. Nobody waits for it."""
+        if self._carried is None:
+            return
+        account, sessions = self._carried.tenant[0], self._carried.end()
+        if not sessions:
+            return
+        collector = self.collector
+        silent = 0.0 if code != CloseCode.ABNORMAL_CLOSURE else collector.now - self._heard_at
+        at = collector.clock()
+        request = collector.bare_request(self._connection, self._call)
+        request.endpoint = CLOSE
+        request.account = account
+        request.peer = self._kept_peer
+        request.body = record(code, max(0, round(silent * 1_000)), sessions)
+        request.received_at = at
+        request.request_id = collector.ids.next(at)
+        cost = len(request.body) + OVERHEAD_BYTES
+        if collector.inflight_bytes + cost > collector.settings.inflight_bytes_max:
+            return
+
+        def done(error: Exception | None) -> None:
+            collector.inflight_bytes -= cost
+
+        collector.inflight_bytes += cost
+        try:
+            collector.journal.append(request, 0, done)
+        except Exception as error:  # a lost record makes a session end later, and nothing else
+            done(error)
 
     def finish(self, message: Message, answer: Answer) -> None:
         """The answer of a message is known: send it, and those behind it that waited for it."""
@@ -256,6 +302,11 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone: nothing is owed to anybody."""
+        if self._ended or self._draining or self._protocol.close_sent is not None:
+            if self._carried is not None:
+                self._carried.end()  # it was this side that ended it
+        else:
+            self._over(CloseCode.ABNORMAL_CLOSURE)
         self._hold(-self._held_bytes)
         self._pieces.clear()
         self._owed.clear()

@@ -17,10 +17,12 @@ import msgspec
 from headwater import limits
 from headwater.accept.request import Answer, Bounds, Cors, DialectName, Request, Route, Rules
 from headwater.decode.browser import browser_context
-from headwater.decode.identifiers import identifier, identity, is_denied
+from headwater.decode.identifiers import identifier
+from headwater.decode.nucleus_close import CLOSE, sessions_carried, signs_of_close
 from headwater.decode.nucleus_message import BadMessage, Head, heads, reply, value_of, values
+from headwater.decode.nucleus_who import NOBODY, WHO_FIELDS, Who, who_of
 from headwater.decode.times import client_time
-from headwater.event import Decoded, Event, Identity, Issue, Kind, Rejection, Strength
+from headwater.event import Decoded, Event, Issue, Kind, Rejection, Sign
 
 NAME: DialectName = "nucleus"
 #: GET is here to be answered 426. `/{app}` is the documented address, which no client of the vendor
@@ -35,6 +37,8 @@ BOUNDS = Bounds(
 CORS = Cors(methods="POST, OPTIONS")
 BEARER = False
 ALWAYS: tuple[tuple[str, str], ...] = ()
+#: Which sessions a message is of: what a WebSocket has carried when it ends (accept.liveness).
+carried = sessions_carried
 
 _JSON = "application/json"
 #: What can be wrong with a message, after the handshake.
@@ -177,8 +181,11 @@ _READ = frozenset(
 
 
 def decode(request: Request, rules: Rules) -> Decoded:
-    """Everything in the message; heartbeats are counted and no events."""
+    """Everything in the message; heartbeats are counted and no events. The end of a WebSocket holds
+    nothing but signs of life."""
     app = request.params.get("app", "")
+    if request.endpoint == CLOSE:
+        return Decoded(signs=signs_of_close(request, app))
     decoded = Decoded()
     try:
         items, changed = values(request.body)
@@ -186,26 +193,38 @@ def decode(request: Request, rules: Rules) -> Decoded:
         decoded.rejected.append(Rejection(index=0, reason=bad.reason, detail=bad.detail, scope=app))
         return decoded
     context = browser_context(request.headers)
-    who = _NOBODY
+    who = NOBODY
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             decoded.rejected.append(_rejection(index, "bad_body", "no object", app, item))
             continue
         word, name = _words(item.get("type"), item.get("name"), item.get("event"))
-        if word == "heartbeat":
-            decoded.heartbeats += 1
-        elif name is None and word in _NEED_NAME:
+        if name is None and word in _NEED_NAME:
             detail = f"an {word} needs a name"
             decoded.rejected.append(_rejection(index, "missing_name", detail, app, item))
+            continue
+        said = [item.get(field) for field in WHO_FIELDS]
+        if said != who.said or True in said or False in said:  # 1 == True, and "1" is an id
+            who = who_of(said, app)
+        if word == "heartbeat":
+            decoded.heartbeats += 1
+            if who.session is not None:
+                decoded.signs.append(_sign(item, who, app, request.received_at))
         else:
-            said = [item.get(field) for field in _WHO_FIELDS]
-            if said != who.said or True in said or False in said:  # 1 == True, and "1" is an id
-                who = _who(said, app)
             event = _event(index, item, word, name or word, app, who, context, request.received_at)
             if changed:
                 event.issues += changed.get(index, ())
             decoded.events.append(event)
     return decoded
+
+
+def _sign(item: dict[str, Any], who: Who, app: str, received_at: int) -> Sign:
+    return Sign(
+        session=who.session or "",
+        scope=app,
+        identities=who.identities.copy(),
+        occurred_at=client_time(item.get("date"), "date", received_at)[0],
+    )
 
 
 def _rejection(index: int, reason: str, detail: str, app: str, item: Any) -> Rejection:
@@ -219,7 +238,7 @@ def _event(
     word: str,
     name: str,
     app: str,
-    who: _Who,
+    who: Who,
     http_context: dict[str, Any],
     received_at: int,
 ) -> Event:
@@ -306,60 +325,6 @@ def _event(
     if app_id is not None and app_id != app:
         raw["appId"] = app_id
     return event
-
-
-_WHO_FIELDS = ("userId", "anonId", "deviceId", "machineId", "sessionId")
-
-
-class _Who(msgspec.Struct, kw_only=True):
-    """What the five fields say, the same for most events of a message: read once for as long as
-    they stay `said`. `context` has those that are no identifiers."""
-
-    said: list[Any]
-    device: str | None = None
-    session: str | None = None
-    identities: list[Identity] = []
-    issues: list[Issue] = []
-    context: dict[str, Any] = {}
-
-
-_NOBODY = _Who(said=[])
-
-
-def _who(said: list[Any], app: str) -> _Who:
-    """Identifiers, device and session of events whose _WHO_FIELDS hold `said`.
-
-    A device makes a person only where no anonId does: fingerprints and machine ids repeat across
-    phones and container images.
-    """
-    who = _Who(said=said)
-    texts = []
-    for field, value in zip(_WHO_FIELDS, said, strict=True):
-        text = identifier(value)
-        texts.append(text)
-        if text is None and value is not None:  # true, a list
-            who.context[field] = value
-            who.issues.append(Issue("bad_type", field))
-    user, anon, device, machine, session = texts
-    if user is not None:
-        who.identities.append(identity("nucleus:user", app, user, "strong"))
-    strength: Strength = "weak"
-    if anon is not None:
-        who.identities.append(identity("nucleus:anon", app, anon, "weak"))
-        if not is_denied(anon):
-            strength = "context"
-    if not device:
-        device, machine = machine or device, None
-    if device is not None:
-        who.identities.append(identity("nucleus:device", app, device, strength))
-    if machine is not None and machine != device:
-        who.identities.append(identity("nucleus:device", app, machine, "context"))
-    who.device, who.session = device, session or None
-    if not session:
-        who.issues.append(Issue("missing_field", "sessionId"))
-    if not device:
-        who.issues.append(Issue("missing_field", "deviceId"))
-    return who
 
 
 def _is_filled(payload: Any) -> bool:

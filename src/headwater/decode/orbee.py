@@ -31,8 +31,9 @@ BEARER = False
 ALWAYS: tuple[tuple[str, str], ...] = ()
 
 _JSON = "application/json"
-#: Between the parts of an instance's identity; a control character that no vendor's name holds.
+#: Between the parts of an instance's identity; where a part holds it, it is escaped.
 _SEPARATOR = "\u001f"
+_ESCAPES = str.maketrans({"\u001e": "\u001e0", _SEPARATOR: "\u001e1"})
 #: The event-tracking page writes the first, the event specification the second; the first that
 #: is not empty counts.
 _INSTANCE_KEYS = ("instance_id", "instanceID", "instanceId", "instanceid")
@@ -215,7 +216,10 @@ def _identities(request: Request, fields: _Fields) -> list[Identity]:
         Identity(
             "orbee:instance",
             scope,
-            _SEPARATOR.join((fields.vendor, fields.product, fields.instance)),
+            _SEPARATOR.join(
+                part.translate(_ESCAPES)
+                for part in (fields.vendor, fields.product, fields.instance)
+            ),
             "correlation",
             is_denied(fields.instance),
         )

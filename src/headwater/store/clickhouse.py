@@ -27,7 +27,7 @@ from headwater.errors import StoreError
 from headwater.store.guard import Functions, permit, read_functions
 from headwater.store.rows import Place, as_text, grouped, keep, places_of
 from headwater.store.schema import apply_schema
-from headwater.store.session import Asking, Connector, Writing, code_of
+from headwater.store.session import Asking, Connector, Writing, code_of, quoted
 
 EVENTS = "headwater_store.events_rows"
 REJECTED = "headwater_store.rejected_rows"
@@ -232,7 +232,7 @@ class Store:
         """What is journaled and not loaded as of a step, for `accounting`. Any thread."""
         self._snapshots += 1
         rows = ", ".join(
-            f"({_quoted(account)}, {_quoted(dialect)}, {events})"
+            f"({quoted(account)}, {quoted(dialect)}, {events})"
             for (account, dialect), events in pending.items()
         )
         self._writing.command(
@@ -318,6 +318,12 @@ class Store:
             self._functions = read_functions(self._ask)
         return self._asking.run(permit(sql, self._ask, self._explain, self._functions), form)
 
+    def ask(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A question of ours, about any table, with a user's bounds and read-only all the same:
+        rows by name, as JSON has them. Raises QueryRefused, StoreError."""
+        text = self._asking.run(sql, "JSONEachRow", parameters)
+        return [msgspec.json.decode(line, type=dict[str, Any]) for line in text.splitlines()]
+
     def _ask(self, sql: str, parameters: Mapping[str, str]) -> list[list[Any]]:
         text = self._asking.run(sql, "JSONCompactEachRow", parameters)
         return [msgspec.json.decode(line, type=list[Any]) for line in text.splitlines()]
@@ -341,8 +347,3 @@ def _token(batch: pa.RecordBatch) -> str:
     """A name for these rows, the same when they are sent again: a server that did take the first
     try drops the second. Integers hash alike in every process."""
     return f"{batch.num_rows}-{hash(tuple(places_of(batch))) & 0xFFFFFFFFFFFFFFFF:x}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

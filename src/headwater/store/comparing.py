@@ -22,6 +22,8 @@ from headwater.store.clickhouse import (
     Store,
 )
 
+#: In one statement.
+_REQUESTS_NAMED = 2_000
 _PAIRS = ((EVENTS, EVENTS_STAGED), (REJECTED, REJECTED_STAGED))
 
 
@@ -55,6 +57,29 @@ class Comparing:
         self._store.insert_events(events, table=EVENTS_STAGED)
         self._store.insert_rejected(rejected, table=REJECTED_STAGED)
 
+    def keep(self, writer: int, requests: Sequence[tuple[int, int]]) -> None:
+        """Stage what is stored of some requests, each a batch of the writer and a number in it."""
+        for start in range(0, len(requests), _REQUESTS_NAMED):
+            some = ", ".join(map(str, requests[start : start + _REQUESTS_NAMED]))
+            for stored, staged in _PAIRS:
+                self._writing.command(
+                    f"INSERT INTO {staged} SELECT * FROM {stored} "  # noqa: S608
+                    f"WHERE writer = {writer} AND (batch, request) IN ({some}) "
+                    "SETTINGS insert_deduplicate = 0"
+                )
+
+    def keys_before(self, loads: Sequence[Load]) -> dict[str, list[bytes]]:
+        """The keys, by account, of stored events that `rewrite` would change or take away."""
+        first, last = loads[0].range, loads[-1].range
+        rows = self._writing.rows(
+            "SELECT account, arrayDistinct(groupArrayArray(keys)) FROM "  # noqa: S608
+            f"(SELECT account, arrayDistinct(keys) AS keys FROM {EVENTS} "
+            f"WHERE writer = {first.writer} AND batch > {first.after} AND batch <= {last.last} "
+            "AND (batch, request, idx, digest) NOT IN "
+            f"(SELECT batch, request, idx, digest FROM {EVENTS_STAGED})) GROUP BY account"
+        )
+        return {account: [key.bytes for key in keys if key.int] for account, keys in rows}
+
     def rewrite(self, loads: Sequence[Load], *, version: int) -> Changes:
         """Make the rows of some adjoining ranges those that are staged, and their books `loads`."""
         first, last = loads[0].range, loads[-1].range
@@ -71,6 +96,7 @@ class Comparing:
             total += changes
         self._store.insert_loads(loads, version=version)
         self.forget(first.writer, first.after, last.last)
+        self.begin()  # what lay here would outlive an erasure
         return total
 
     def _count(self, within: str, stored: str, staged: str) -> Changes:

@@ -74,6 +74,21 @@ def json_text(value: object) -> bytes:
         return b'"nested too deeply to be written"'
 
 
+def profile_text(values: dict[str, Any]) -> bytes:
+    """A profile change as UTF-8 JSON text that the store's functions can read key by key: a value
+    that they cannot is kept as text, so that it does not hide the others."""
+    try:
+        return _encode(values)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        pass
+    kept = []
+    for key, value in values.items():
+        name = _encode(key.encode("utf-8", "backslashreplace").decode())
+        text = json_text(value)
+        kept.append(name + b":" + (kept_as_text(text) if b"\\ud" in text else text))
+    return b"{" + b",".join(kept) + b"}"
+
+
 def _has_room(value: dict[str, Any]) -> bool:
     """Whether depth, number of keys and paths fit. Objects inside arrays are columns of their own,
     with paths that begin anew."""

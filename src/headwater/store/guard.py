@@ -28,7 +28,17 @@ from headwater import limits
 from headwater.errors import QueryRefused
 
 #: What is open to a user; also the text of the remedy.
-TABLES = ("events", "rejected", "accounting")
+TABLES = (
+    "events",
+    "people",
+    "sessions",
+    "identities",
+    "profile_history",
+    "merges",
+    "rejected",
+    "erasures",
+    "accounting",
+)
 
 _NODES = frozenset(
     {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -20,14 +21,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.accept.request import Request
-from headwater.event import Event, Identity, Rejection
-from headwater.store.fit import EMPTY, fit, json_text, kept_as_text
+from headwater.event import Event, Identity, Rejection, effective_at
+from headwater.resolve.client_sessions import SessionIds
+from headwater.resolve.evidence import NOBODY
+from headwater.store.fit import EMPTY, fit, json_text, kept_as_text, profile_text
 
 #: (writer, batch, request in the batch, event in the request)
 Place = tuple[int, int, int, int]
 
 _TIME = pa.timestamp("us", "UTC")
 _ID = pa.binary(16)
+_IDS = pa.list_(_ID)
 _IDENTITY = pa.struct(
     [
         ("namespace", pa.string()),
@@ -50,9 +54,13 @@ EVENT_SCHEMA = pa.schema(
         ("name", pa.string()),
         ("occurred_at", _TIME),
         ("received_at", _TIME),
+        ("ordered_at", _TIME),
         ("session_id", _ID),
         ("session", pa.string()),
         ("identities", pa.list_(_IDENTITY)),
+        ("keys", _IDS),
+        ("subject", _ID),
+        ("principal", _ID),
         ("properties_text", pa.binary()),
         ("profile_set", pa.binary()),
         ("profile_unset", _TEXTS),
@@ -89,12 +97,8 @@ _TIME_MIN = -2_208_988_800_000_000
 _TIME_MAX = 10_413_791_999_000_000
 #: What a rejected row shows of its request at most; the journal has all of it.
 _READABLE_BYTES_MAX = 65_536
-#: Namespaces whose value makes a client's session id unique (identity, section 4), by preference.
-_SESSION_OWNERS = {
-    "nucleus": ("nucleus:device", "nucleus:anon", "nucleus:user"),
-    "vibetrace": ("vibetrace:user",),
-}
-_SESSIONS_REMEMBERED = 50_000
+#: The others: their sessions follow from who did it and when (identity, section 4).
+DERIVED_DIALECTS = ("vaix", "orbee", "gamooga")
 
 
 class Source(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -116,8 +120,7 @@ def event_ids(events: Sequence[Event], requests: Sequence[Request]) -> pa.Array:
             for e, r in zip(events, requests, strict=True)
         ]
     )
-    buffers = [None, pa.py_buffer(_uuids8(keys))]
-    return pa.FixedSizeBinaryArray.from_buffers(_ID, len(events), buffers)
+    return _ids([_uuids8(keys)])
 
 
 def _uuids8(keys: bytes) -> bytes:
@@ -132,54 +135,12 @@ _CLEAR = bytes.fromhex("ffffffff ffff 0fff 3fff ffffffffffff")
 _BITS = bytes.fromhex("00000000 0000 8000 8000 000000000000")
 
 
-class SessionIds:
-    """Ids of the sessions that clients name: the same for the same (account, dialect, scope, owner,
-    session text). Remembers the last ones, since events of a session come together."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], bytes] = {}
-        self._last: tuple[str, ...] = ()
-        self._last_id = b""
-
-    def find(self, event: Event, request: Request) -> bytes | None:
-        """16 bytes, None where the dialect has no client sessions or the event names none."""
-        session = event.session
-        owners = _SESSION_OWNERS.get(request.dialect)
-        if owners is None or not session:
-            return None
-        namespace = owners[0]
-        for one in event.identities:
-            if one.namespace == namespace and not one.denied:
-                value = one.value
-                break
-        else:
-            namespace, value = _other_owner(event, owners)
-        key = (session, value, namespace, event.scope, request.account, request.dialect)
-        if key == self._last:
-            return self._last_id
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) >= _SESSIONS_REMEMBERED:
-                self._known.clear()
-            text = "\0".join(key).encode("utf-8", "surrogatepass")
-            found = self._known[key] = _uuids8(blake2b(text, digest_size=16).digest())
-        self._last, self._last_id = key, found
-        return found
-
-
-def _other_owner(event: Event, owners: Sequence[str]) -> tuple[str, str]:
-    for namespace in owners[1:]:
-        for one in event.identities:
-            if one.namespace == namespace and not one.denied:
-                return namespace, one.value
-    return "", ""
-
-
 def events_batch(
     events: Sequence[Event], sources: Sequence[Source], sessions: SessionIds
 ) -> pa.RecordBatch:
     """The rows of `events`, which came in `sources`, both in order; flat, columns as EVENT_SCHEMA.
-    Adds the client's address and user agent to each event's context."""
+    Adds the client's address and user agent to each event's context. The rows are nobody's until
+    :func:`attributed` has had them."""
     if not events:
         return pa.RecordBatch.from_pylist([], schema=EVENT_SCHEMA)
     requests = [one.request for one in sources for _ in range(one.rows)]
@@ -196,6 +157,8 @@ def events_batch(
         at if (at := e.occurred_at) is not None and _TIME_MIN <= at <= _TIME_MAX else r.received_at
         for e, r in zip(events, requests, strict=True)
     ]
+    ordered = [effective_at(e, r.received_at) for e, r in zip(events, requests, strict=True)]
+    identities = _identities([e.identities for e in events])
     columns: list[pa.Array] = [
         pa.array(contexts, pa.binary()),
         event_ids(events, requests),
@@ -207,6 +170,7 @@ def events_batch(
         _strings([e.name for e in events]),
         pa.array(occurred, pa.int64()).view(_TIME),
         of_source["received_at"],
+        pa.array(ordered, pa.int64()).view(_TIME),
         pa.array(
             [
                 sessions.find(e, r) if e.session else None
@@ -215,9 +179,14 @@ def events_batch(
             _ID,
         ),
         _strings([e.session or "" for e in events]),
-        _identities([e.identities for e in events]),
+        identities,
+        _no_keys(identities),
+        _ids([NOBODY] * len(events)),
+        _ids([NOBODY] * len(events)),
         pa.array(properties, pa.binary()),
-        pa.array([json_text(e.profile_set) if e.profile_set else b"" for e in events], pa.binary()),
+        pa.array(
+            [profile_text(e.profile_set) if e.profile_set else b"" for e in events], pa.binary()
+        ),
         _lists([e.profile_unset for e in events]),
         pa.array([json_text(e.raw) if e.raw else b"" for e in events], pa.binary()),
         _lists(issues),
@@ -241,9 +210,6 @@ def _identities(lists: Sequence[list[Identity]]) -> pa.Array:
             last = one
         places.append(len(distinct) - 1)
     flat = [identity for one in distinct for identity in one]
-    offsets = [0]
-    for one in distinct:
-        offsets.append(offsets[-1] + len(one))
     structs = pa.StructArray.from_arrays(
         [
             _strings([one.namespace for one in flat]),
@@ -254,8 +220,58 @@ def _identities(lists: Sequence[list[Identity]]) -> pa.Array:
         ],
         fields=list(_IDENTITY),
     )
-    found = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
-    return found if len(distinct) == len(lists) else found.take(pa.array(places, pa.int32()))
+    return _spread(distinct, structs, places)
+
+
+def _spread(distinct: Sequence[Sequence[Any]], flat: pa.Array, places: Sequence[int]) -> pa.Array:
+    """A list for each of `places`, which count `distinct` lists; `flat` holds those one by one."""
+    offsets = list(accumulate([len(one) for one in distinct], initial=0))
+    found = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
+    return found if len(distinct) == len(places) else found.take(pa.array(places, pa.int32()))
+
+
+def _ids(values: Sequence[bytes]) -> pa.Array:
+    """Ids that lie one behind another in `values`."""
+    data = b"".join(values)
+    return pa.FixedSizeBinaryArray.from_buffers(_ID, len(data) // 16, [None, pa.py_buffer(data)])
+
+
+def _no_keys(identities: pa.ListArray) -> pa.Array:
+    """No key for each identity."""
+    return pa.ListArray.from_arrays(identities.offsets, _ids([bytes(16 * len(identities.values))]))
+
+
+def attributed(
+    batch: pa.RecordBatch,
+    *,
+    subjects: Sequence[bytes],
+    principals: Sequence[bytes],
+    keys: Sequence[Sequence[bytes]],
+    sessions: Sequence[bytes | None],
+) -> pa.RecordBatch:
+    """The rows of a batch (of :func:`events_batch`) with who did them, one value a row: ids of 16
+    bytes, NOBODY for none. `keys` are as many as the row has identities. `sessions` counts where
+    the dialect's sessions are derived, None for none."""
+    distinct: list[Sequence[bytes]] = []
+    places: list[int] = []
+    last: Sequence[bytes] | None = None
+    for one in keys:
+        if one is not last and one != last:
+            distinct.append(one)
+            last = one
+        places.append(len(distinct) - 1)
+    flat = _ids([key for one in distinct for key in one])
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns["keys"] = _spread(distinct, flat, places)
+    columns["subject"] = _ids(subjects)
+    columns["principal"] = _ids(principals)
+    derived = pc.is_in(columns["dialect"], pa.array(DERIVED_DIALECTS))
+    given = pa.array(sessions, _ID)
+    columns["session_id"] = pc.if_else(derived, given, columns["session_id"])
+    for name in ("keys", "subject", "principal", "session_id"):
+        assert len(columns[name]) == batch.num_rows, name
+    assert len(columns["keys"].flatten()) == len(columns["identities"].flatten())
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)
 
 
 def _columns_of(sources: Sequence[Source]) -> dict[str, pa.Array]:
@@ -373,10 +389,7 @@ def grouped(batch: pa.RecordBatch) -> pa.RecordBatch:
     # Sorted numbers 0, 0, 1, 2, 2 …: a group ends where the count so far does.
     counts = pc.value_counts(numbers)
     sizes = counts.field("counts").to_pylist()
-    offsets = [0]
-    for size in sizes:
-        offsets.append(offsets[-1] + size)
-    bounds = pa.array(offsets, pa.int32())
+    bounds = pa.array(list(accumulate(sizes, initial=0)), pa.int32())
     rows = batch.take(order) if len(sizes) > 1 else batch
     columns: list[pa.Array] = [contexts.dictionary.take(counts.field("values"))]
     columns += [pa.ListArray.from_arrays(bounds, column) for column in rows.columns[1:]]

@@ -88,6 +88,12 @@ _SERVER_XML = f"""<clickhouse>
 """
 
 
+def quoted(text: str) -> str:
+    """`text` as a literal of SQL."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def code_of(error: BaseException | None) -> int:
     """ClickHouse's error code, 0 where there is none."""
     match = _CODE.search(str(error))
@@ -140,6 +146,12 @@ class Writing:
         with self._using() as client:
             return list(client.query(sql).result_rows)
 
+    def blocks(self, sql: str) -> Iterator[Sequence[Sequence[Any]]]:
+        """The same, some thousands of rows at a time. Nothing else runs here meanwhile: take all
+        of them, or close the iterator. Raises StoreError."""
+        with self._using() as client, client.query_row_block_stream(sql) as stream:
+            yield from stream
+
     def insert(self, table: str, batch: pa.RecordBatch, *, token: str = "") -> None:
         """Insert Arrow columns by name. A `token` that was used lately inserts nothing; without one
         everything is inserted. Raises StoreError."""
@@ -185,7 +197,7 @@ class Asking:
         for _ in range(limits.query_parallel_max):
             self._free.put(None)
 
-    def run(self, sql: str, form: str, parameters: Mapping[str, str] | None = None) -> bytes:
+    def run(self, sql: str, form: str, parameters: Mapping[str, Any] | None = None) -> bytes:
         """The answer in a format of ClickHouse (its default for an empty `form`), times in ISO
         8601. Waits for a free place. Raises QueryRefused for whatever is wrong with the query,
         StoreError."""

@@ -120,9 +120,7 @@ class Loading:
         self.identifying = Identifying(
             SqlitePeople(folder / "registry"),
             people_store,
-            DerivedSessions(
-                SqliteSessions(folder / "registry"), people_store, idle_minutes=30
-            ),
+            DerivedSessions(SqliteSessions(folder / "registry"), people_store, idle_minutes=30),
             shared or (lambda account: frozenset()),
         )
         judging = accounts or Accounts({}, public_host="", clock=system_clock)

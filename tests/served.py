@@ -36,6 +36,7 @@ class Served:
     `config` is TOML; ``data``, the listen addresses and workers are written in front of it, so it
     holds accounts and whatever other tables a test needs. `prefix` goes before the command
     (``["taskset", "-c", "0"]``); `command` may be a part that has a `ready` line (``collect``).
+    `program` may be another that starts Headwater and takes the same arguments.
     """
 
     def __init__(
@@ -48,12 +49,13 @@ class Served:
         tables: str = "",
         prefix: Sequence[str] = (),
         command: str = "serve",
+        program: Sequence[str] = (str(HEADWATER),),
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.config = folder / "headwater.toml"
         self.log = folder / "headwater.log"
-        self._prefix = list(prefix)
+        self._prefix = [*prefix, *program]
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self.collect = ""
@@ -87,7 +89,7 @@ listen = "127.0.0.1:0"
         """Start it and wait for its `ready` line. Raises NotReady."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, str(HEADWATER), self._command, "--config", str(self.config)],
+                [*self._prefix, self._command, "--config", str(self.config)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,

@@ -16,7 +16,7 @@ from headwater import config, limits
 from headwater.cli import app
 from headwater.decode.dialects import DIALECTS
 from headwater.metrics import Snapshot
-from headwater.view.metrics_page import render
+from headwater.view.metrics_page import Hub, render
 
 TOP = Path(__file__).parents[1]
 DOCS = TOP / "docs"
@@ -137,6 +137,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "store": config.StoreSettings,
     "enrich": config.EnrichSettings,
     "sessions": config.SessionSettings,
+    "log": config.LogSettings,
     "accounts.NAME.vaix": config.VaixAccount,
     "accounts.NAME.vaix.iam": config.IamSettings,
     "accounts.NAME.orbee": config.OrbeeAccount,
@@ -252,9 +253,7 @@ def test_operating_names_every_bound_with_its_value_and_no_other() -> None:
 
 def test_operating_names_every_metric_and_no_other() -> None:
     counted = Snapshot(pid=1, latency_buckets=[1], latency=[1], statuses={}, events={}, refused={})
-    page = render(
-        workers={0: counted}, books=[], lag_seconds=0.0, journal_bytes=0, watchers=0
-    ).decode()
+    page = render(workers={0: counted}, books=[], hub=Hub()).decode()
     families = {
         re.sub(r"_total$", "", name) for name in re.findall(r"^# TYPE (\w+)", page, re.MULTILINE)
     }

@@ -28,12 +28,13 @@ from typing import Any
 
 import msgspec
 
-from headwater import limits, metrics
+from headwater import limits, logs, metrics
 from headwater.children import Order, decode_report, encode
-from headwater.config import Config, join_address, split_address
+from headwater.config import Config, LogSettings, join_address, split_address
 from headwater.config_reader import load
 from headwater.errors import ConfigError, DataError, HeadwaterError
 from headwater.folder import Folder
+from headwater.folder_version import LOCKS, open_version
 
 log = logging.getLogger("headwater.app")
 
@@ -146,6 +147,7 @@ class Supervisor:
     def __init__(self, path: Path, *, collectors: bool = True, hub: bool = True) -> None:
         self._path = path
         self._config = load(path)
+        logs.configure(self._config.log, "supervisor")
         self._folder = Folder(self._config.data)
         self._with_collectors = collectors
         self._with_hub = hub
@@ -196,6 +198,8 @@ class Supervisor:
             locks = [folder.lock("lock-collect", "starting another collector")]
         if self._with_hub:
             hub_locks = [folder.lock("lock", "starting another hub")]
+        held = [name for name, have in zip(LOCKS, (locks, hub_locks), strict=True) if have]
+        open_version(folder, held=tuple(held))
         if self._with_collectors:
             metrics.clear(folder.metrics)
             self._collect = bind(config.collect.listen, "collect.listen")
@@ -284,7 +288,7 @@ class Supervisor:
         old = self._config
         later = [
             table
-            for table in ("data", "collect", "console", "journal", "registry", "store")
+            for table in ("data", "collect", "console", "journal", "registry", "store", "log")
             if getattr(fresh, table) != getattr(old, table)
         ]
         if later:
@@ -330,21 +334,12 @@ class Supervisor:
             await asyncio.wait(late, timeout=2.0)
 
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Plain lines on standard error: time, level, logger, message."""
-    logging.basicConfig(
-        level=level,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-
-
 def run(path: Path, *, collectors: bool = True, hub: bool = True) -> int:
     """Run the supervisor until it is told to stop; the exit status.
 
     Raises HeadwaterError when it cannot start.
     """
-    configure_logging()
+    logs.configure(LogSettings(), "supervisor")
 
     def say(line: str) -> None:
         sys.stdout.write(line + "\n")

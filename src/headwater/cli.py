@@ -8,8 +8,10 @@ import typer
 
 import headwater
 from headwater.commands.asking import query, tail
+from headwater.commands.backing_up import backup, restore
 from headwater.commands.checking import check, token
 from headwater.commands.erasing import erase
+from headwater.commands.examining import doctor
 from headwater.commands.measuring import bench
 from headwater.commands.options import examples
 from headwater.commands.people import allow, export, find, merges, show, undo
@@ -74,6 +76,13 @@ app.command(
     )
 )(demo)
 app.command(epilog=examples("headwater check headwater.toml"))(check)
+app.command(
+    epilog=examples(
+        "headwater doctor --config headwater.toml",
+        "# what is not well, as JSON",
+        "headwater doctor --json | jq '.checks[] | select(.status != \"ok\")'",
+    )
+)(doctor)
 app.command(epilog=examples("headwater token"))(token)
 app.command(
     epilog=examples(
@@ -153,6 +162,19 @@ app.command(
         "headwater erase 6f1c5e0a-9d2b-8c41-a7e3-0b9f54d2c8e1 --yes > receipt.json",
     )
 )(erase)
+app.command(
+    epilog=examples(
+        "headwater backup /mnt/backup/headwater-2026-11-21 --config headwater.toml",
+        "# is it whole?",
+        "headwater restore /mnt/backup/headwater-2026-11-21 --check",
+    )
+)(backup)
+app.command(
+    epilog=examples(
+        "headwater restore /mnt/backup/headwater-2026-11-21 --config headwater.toml",
+        "headwater serve --config headwater.toml",
+    )
+)(restore)
 app.command(
     epilog=examples(
         "headwater bench",

@@ -13,17 +13,18 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 import uvloop
 
-from headwater import limits, metrics
+from headwater import limits, logs, metrics
 from headwater.accept.accounts import Accounts
 from headwater.accept.counters import LATENCY_BUCKETS_MICROSECONDS, Counters
 from headwater.accept.http import Collector
 from headwater.accept.intake import Settings
 from headwater.children import Line, Report
 from headwater.clock import Clock, system_clock
-from headwater.config import Config
+from headwater.config import Config, LogSettings
 from headwater.decode.dialects import DIALECTS
 from headwater.errors import HeadwaterError
 from headwater.folder import Folder
@@ -43,11 +44,15 @@ def _accounts(config: Config, clock: Clock) -> Accounts:
     return Accounts(config.accounts, public_host=config.collect.public_host, clock=clock)
 
 
-async def _count(counters: Counters, folder: Folder, worker: int) -> None:
+async def _count(
+    counters: Counters, folder: Folder, worker: int, state: Callable[[], metrics.State]
+) -> None:
     """Show the hub what was counted, each second."""
     told = False
     while True:
-        counted = metrics.snapshot(counters, latency_buckets=LATENCY_BUCKETS_MICROSECONDS)
+        counted = metrics.snapshot(
+            counters, latency_buckets=LATENCY_BUCKETS_MICROSECONDS, state=state()
+        )
         try:
             metrics.write(counted, folder.metrics, worker)
             told = False
@@ -89,12 +94,15 @@ async def serve(line: Line, worker: int, listening: socket.socket, clock: Clock)
         counters=counters,
     )
 
+    def state() -> metrics.State:
+        return metrics.State(clock(), writer.healthy, writer.failures)
+
     def reload(fresh: Config) -> None:
         accounts = _accounts(fresh, clock)
         loop.call_soon_threadsafe(collector.reload, accounts)
 
     server = await loop.create_server(collector.protocol_factory, sock=listening, backlog=BACKLOG)
-    counting = loop.create_task(_count(counters, folder, worker))
+    counting = loop.create_task(_count(counters, folder, worker, state))
     line.follow(reload)
     # What was imported and wired stays: the collector of garbage need not look at it again.
     gc.collect()
@@ -114,18 +122,16 @@ async def serve(line: Line, worker: int, listening: socket.socket, clock: Clock)
 def main(arguments: list[str]) -> int:
     """The process; its exit status."""
     worker, descriptor = int(arguments[0]), int(arguments[1])
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format=f"%(asctime)s %(levelname)s %(name)s[{worker}]: %(message)s",
-    )
+    name = f"collector {worker}"
+    logs.configure(LogSettings(), name)
     line = Line()
+    logs.configure(line.config.log, name)
     listening = socket.socket(fileno=descriptor)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(line, worker, listening, system_clock))
     except HeadwaterError as error:
-        line.report(Report(failed=f"collector {worker}: {error.message}", remedy=error.remedy))
+        line.report(Report(failed=f"{name}: {error.message}", remedy=error.remedy))
         return 1
     return 0
 

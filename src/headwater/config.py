@@ -16,6 +16,8 @@ from headwater import limits
 DIALECTS = ("vaix", "orbee", "nucleus", "vibetrace", "gamooga")
 #: What becomes of a client's address.
 IP_POLICIES = ("keep", "truncate", "drop")
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 #: What an account may honour: Do-Not-Track and Global Privacy Control.
 PRIVACY_SIGNALS = ("dnt", "gpc")
 
@@ -62,6 +64,13 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """[sessions]: of the dialects whose clients name none."""
 
     idle_minutes: int = 30
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[log]. `format` is one of LOG_FORMATS, `level` one of LOG_LEVELS."""
+
+    format: str = "text"
+    level: str = "info"
 
 
 class EnrichSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +151,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
     enrich: EnrichSettings = EnrichSettings()
     sessions: SessionSettings = SessionSettings()
+    log: LogSettings = LogSettings()
     accounts: Mapping[str, Account] = msgspec.field(default_factory=dict)
 
 
@@ -180,6 +190,7 @@ def every_key() -> dict[str, object]:
         ("store", StoreSettings),
         ("enrich", EnrichSettings),
         ("sessions", SessionSettings),
+        ("log", LogSettings),
     ):
         add(prefix, struct)
     account = "accounts.NAME"

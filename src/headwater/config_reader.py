@@ -18,6 +18,8 @@ import msgspec
 
 from headwater import config_values as values
 from headwater.config import (
+    LOG_FORMATS,
+    LOG_LEVELS,
     Account,
     Collect,
     Config,
@@ -26,6 +28,7 @@ from headwater.config import (
     GamoogaAccount,
     IamSettings,
     JournalSettings,
+    LogSettings,
     NucleusAccount,
     OrbeeAccount,
     RegistrySettings,
@@ -310,11 +313,11 @@ def _top(root: _Table, report: _Report, folder: Path) -> Config:
     data = root.text("data", "headwater-data", values.filled)
     collect, console = root.table("collect"), root.table("console")
     journal, registry, store = root.table("journal"), root.table("registry"), root.table("store")
-    enrich, sessions = root.table("enrich"), root.table("sessions")
+    enrich, sessions, log = root.table("enrich"), root.table("sessions"), root.table("log")
     empty = _Table(report, {}, ())
     collect, console = collect or empty, console or empty
     journal, registry, store = journal or empty, registry or empty, store or empty
-    enrich, sessions = enrich or empty, sessions or empty
+    enrich, sessions, log = enrich or empty, sessions or empty, log or empty
     listen = collect.text("listen", Collect().listen, values.address)
     listen_console = console.text("listen", Console().listen, values.address)
     if listen == listen_console and not listen.endswith(":0"):
@@ -364,9 +367,13 @@ def _top(root: _Table, report: _Report, folder: Path) -> Config:
         sessions=SessionSettings(
             idle_minutes=sessions.count("idle_minutes", SessionSettings().idle_minutes, 1, 1_440)
         ),
+        log=LogSettings(
+            format=log.text("format", LogSettings().format, values.one_of(LOG_FORMATS)),
+            level=log.text("level", LogSettings().level, values.one_of(LOG_LEVELS)),
+        ),
         accounts=accounts,
     )
-    for table in (collect, console, journal, registry, store, enrich, sessions, root):
+    for table in (collect, console, journal, registry, store, enrich, sessions, log, root):
         if table is not empty:
             table.close()
     return config

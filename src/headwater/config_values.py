@@ -87,6 +87,18 @@ def engine(stage: str) -> Callable[[str], str]:
     return parse
 
 
+def one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def parse(value: str) -> str:
+        if value not in allowed:
+            words = ", ".join(f'"{word}"' for word in allowed)
+            raise Wrong(f'expected one of {words}, got "{value}"', f'"{allowed[0]}" is one of them')
+        return value
+
+    return parse
+
+
 def token(value: str) -> str:
     """A token's hash, in lower case."""
     if not _TOKEN.fullmatch(value):

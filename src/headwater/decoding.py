@@ -83,7 +83,11 @@ class Judge:
         except Exception as error:
             # A decoder's bug costs that request's events until a replay after the fix, and never
             # stops the loader.
-            log.exception("the decoder of %s failed", request.dialect)
+            log.exception(
+                "the decoder of %s failed",
+                request.dialect,
+                extra={"request_id": request.request_id},
+            )
             return _refused("undecodable", type(error).__name__)
         self._enrich(request, decoded)
         return decoded

@@ -3,6 +3,7 @@
     data/
     ├── lock            held by the hub's side: the process that may open the store
     ├── lock-collect    held by the collectors' side: the processes that may write the journal
+    ├── version         format and writer of the folder, see folder_version.py
     ├── console-token   the console's own token, mode 0600
     ├── hub.json        address of the running hub, for `headwater query` and its like
     ├── journal/ registry/ store/
@@ -34,6 +35,12 @@ class HubAddress(msgspec.Struct):
 
     console: str
     pid: int
+
+
+def free_bytes(path: Path) -> int:
+    """What the path's disk has left for this user."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 class Folder:

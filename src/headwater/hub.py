@@ -24,23 +24,26 @@ import msgspec
 import pyarrow
 import uvicorn
 
-from headwater import metrics
+from headwater import logs, metrics
 from headwater.accept.accounts import Accounts
 from headwater.app import url_of
+from headwater.backup import Staged, stage
+from headwater.backup import sweep as sweep_staged
 from headwater.children import Line, Report
 from headwater.clock import Clock, system_clock
-from headwater.config import Config
+from headwater.config import Config, LogSettings
 from headwater.decode.dialects import DIALECTS
 from headwater.erasing import Erasing, sweep_temporary
 from headwater.errors import HeadwaterError
-from headwater.folder import Folder, HubAddress
+from headwater.folder import Folder, HubAddress, free_bytes
+from headwater.folder_version import open_version
 from headwater.identifying import Identifying
 from headwater.journal.sqlite import SqliteEraser, SqliteReader
 from headwater.live_rows import LiveRow
 from headwater.loader import Loader
 from headwater.people import People
 from headwater.person_export import PersonExport
-from headwater.replay import ReplayResult, replay
+from headwater.replay import ReplayResult, one_at_a_time, replay
 from headwater.resolve.enrichment import Enrichment
 from headwater.resolve.sessions import DerivedSessions
 from headwater.resolve.sqlite import SqliteRegistry
@@ -49,10 +52,12 @@ from headwater.resolve.sqlite_people import SqlitePeople
 from headwater.resolve.sqlite_sessions import SqliteSessions
 from headwater.store.clickhouse import Store
 from headwater.store.people import PeopleStore
+from headwater.store.snapshot import freeze, release
 from headwater.view.access import Access
 from headwater.view.console import Console, ReplayOrder
 from headwater.view.formats import to_json
 from headwater.view.live import Feed
+from headwater.view.metrics_page import Hub as HubFigures
 from headwater.view.metrics_page import render
 
 log = logging.getLogger("headwater.hub")
@@ -75,8 +80,11 @@ class Parts:
     ) -> None:
         self._clock = clock
         self._config = config
+        self._folder = folder
         self._accounts = self._judge(config)
         sweep_temporary(folder.tmp)
+        sweep_staged(folder)
+        release(folder.store)
         self.store = Store(f"chdb://{folder.store}", tmp=folder.tmp)
         self.reader = SqliteReader(folder.journal)
         self.registry = SqliteRegistry(folder.registry, clock)
@@ -128,6 +136,7 @@ class Parts:
         folder.make()
         lock = folder.lock("lock", doing)
         try:
+            open_version(folder, held=("lock",))
             parts = cls(config, folder, system_clock)
             try:
                 yield parts
@@ -178,6 +187,20 @@ class Parts:
             progress=told,
         )
         return msgspec.structs.asdict(result)
+
+    def stage_backup(self) -> Staged:
+        """Copy what only this process can copy. Raises StoreError, DataError."""
+        writing = self.store.writing()
+        ((engine,),) = writing.rows("SELECT version()")
+        return stage(
+            self._folder,
+            alone=one_at_a_time,
+            paused=self.loader.paused,
+            freeze=lambda target: freeze(writing, self._folder.store, target),
+            loaded=self.store.watermarks,
+            engine=str(engine),
+            clock=self._clock,
+        )
 
     def erase(
         self, person: str, account: str, progress: Callable[[dict[str, Any]], None]
@@ -276,6 +299,7 @@ class Hub:
             ),
             query=parts.query,
             replay=parts.replay,
+            backup=lambda: msgspec.to_builtins(parts.stage_backup()),
             people=parts.people,
             erase=parts.erase,
             metrics=lambda: self._metrics(parts, feed),
@@ -286,6 +310,7 @@ class Hub:
             uvicorn.Config(
                 console.app(),
                 lifespan="off",
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -331,23 +356,25 @@ class Hub:
         except HeadwaterError as error:
             log.warning("the books do not answer: %s", error)
             books = None
-        return render(
-            workers=metrics.read(self._folder.metrics),
-            books=books,
+        counted = parts.loader.counters
+        hub = HubFigures(
             lag_seconds=parts.loader.lag_seconds,
             journal_bytes=parts.reader.bytes_used(),
+            journal_bytes_max=self._config.journal.max_bytes,
+            disk_free_bytes=free_bytes(self._folder.root),
             watchers=feed.watchers,
+            miscounted=counted.miscounted,
+            damaged_stretches=counted.damaged_stretches,
+            store_errors=counted.store_errors,
         )
+        return render(workers=metrics.read(self._folder.metrics), books=books, hub=hub)
 
 
 def main(arguments: list[str]) -> int:
     """The process; its exit status."""
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.configure(LogSettings(), "hub")
     line = Line()
+    logs.configure(line.config.log, "hub")
     listening = socket.socket(fileno=int(arguments[0]))
     try:
         return asyncio.run(Hub(line, listening, system_clock).run())

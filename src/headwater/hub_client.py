@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from headwater import limits
+from headwater.backup import Staged
 from headwater.errors import HeadwaterError, NotFound, QueryRefused, StoreError
 from headwater.folder import Folder
 
@@ -102,6 +103,13 @@ class HubClient:
     def replay(self, order: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Progress and, last, the result of a replay."""
         yield from self.progress("/api/replay", msgspec.json.encode(order))
+
+    def backup(self) -> Staged:
+        """Have the hub put its part of a backup into the data folder."""
+        for said in self.progress("/api/backup", b""):
+            if "result" in said:
+                return msgspec.convert(said["result"], Staged, strict=False)
+        raise StoreError("the hub ended during the backup", remedy="see its log, and try again")
 
     @property
     def people(self) -> HubPeople:

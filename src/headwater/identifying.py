@@ -25,9 +25,12 @@ from headwater.resolve.sessions import DERIVED, DerivedSessions, Occasion, Perso
 from headwater.store.people import PeopleStore
 from headwater.store.rows import attributed, keep
 
+_DAY_US = 86_400_000_000
+
 
 class Spent(msgspec.Struct):
-    """Seconds since the start, by step."""
+    """Processor seconds of the loading thread since the start, by step; what the store does in
+    threads of its own is not in them."""
 
     attribute: float = 0.0
     sessions: float = 0.0
@@ -60,7 +63,7 @@ class Identifying:
         since a step was cut short."""
         if not rows.num_rows:
             return rows
-        began = time.perf_counter()
+        began = time.thread_time()
         ids = rows.column(rows.schema.get_field_index("event_id"))
         event_ids = memoryview(ids.buffers()[1])[16 * ids.offset :]
         who = [
@@ -79,7 +82,7 @@ class Identifying:
             for place, one in enumerate(said)
         ]
         found = self.attribution.resolve(who)
-        middle = time.perf_counter()
+        middle = time.thread_time()
         self.spent.attribute += middle - began
         if repeated:
             self._repeated |= {
@@ -108,7 +111,7 @@ class Identifying:
         ]
         for place, session in zip(places, self.sessions.assign(occasions), strict=True):
             sessions[place] = session
-        self.spent.sessions += time.perf_counter() - middle
+        self.spent.sessions += time.thread_time() - middle
         rows = attributed(
             rows,
             subjects=found.subjects,
@@ -121,12 +124,27 @@ class Identifying:
     def settle(self) -> None:
         """Tell the store what has changed about its rows; call it once a step's rows are there, and
         at start."""
-        began = time.perf_counter()
+        began = time.thread_time()
         changed = self.attribution.settle()
         self.sessions.settle(changed | self._repeated)
         self._repeated = set()
         self.attribution.settled()
-        self.spent.settle += time.perf_counter() - began
+        self.spent.settle += time.thread_time() - began
+
+    def abandon(self) -> None:
+        """The rows of the last `attribute` were not stored."""
+        self.sessions.abandon()
+
+    def catch_up(self) -> None:
+        """Go on with what the last `settle` had no time for; between two steps."""
+        if self.sessions.waiting:
+            self.sessions.catch_up()
+
+    def tidy(self, now: int, *, late_days_max: int) -> None:
+        """Fold overrides into the rows, and forget sessions that no event can reach any more: none
+        comes more than `late_days_max` days late. `now` in microseconds; between two steps."""
+        self.store.fold(now)
+        self.sessions.forget(now - late_days_max * _DAY_US)
 
     def pulse(self, signs: Iterable[tuple[Request, Sign]], ids: SessionIds) -> None:
         """Store heartbeats and ends of connections; storing one twice changes nothing."""

@@ -21,6 +21,9 @@ class Snapshot(msgspec.Struct, kw_only=True):
     """What one collector process had counted; the names are those of accept's Counters."""
 
     pid: int = 0
+    at: int = 0
+    ready: bool = True
+    journal_failures: int = 0
     latency_buckets: list[int] = []
     statuses: dict[str, list[int]] = {}
     events: dict[str, int] = {}
@@ -39,14 +42,24 @@ class Snapshot(msgspec.Struct, kw_only=True):
     latency_sum_microseconds: int = 0
 
 
-def snapshot(counters: object, *, latency_buckets: Sequence[int]) -> Snapshot:
+class State(msgspec.Struct, frozen=True):
+    """A worker now, `at` in microseconds: whether a write would be durable, and how many of its
+    journal's writes and fsyncs have failed."""
+
+    at: int = 0
+    ready: bool = True
+    journal_failures: int = 0
+
+
+def snapshot(counters: object, *, latency_buckets: Sequence[int], state: State) -> Snapshot:
     """Copy what a Counters object holds. `latency_buckets` are upper ends in microseconds."""
+    now = msgspec.structs.asdict(state)
     counted: dict[str, Any] = {
         name: getattr(counters, name)
         for name in Snapshot.__struct_fields__
-        if name not in ("pid", "latency_buckets")
+        if name not in now and name not in ("pid", "latency_buckets")
     }
-    return Snapshot(pid=os.getpid(), latency_buckets=list(latency_buckets), **counted)
+    return Snapshot(pid=os.getpid(), latency_buckets=list(latency_buckets), **now, **counted)
 
 
 def write(counted: Snapshot, folder: Path, worker: int) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import logging
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,6 +37,18 @@ log = logging.getLogger("headwater.replay")
 _Loaded = tuple[Range, int]
 #: Held by a replay, and by an erasure.
 one_at_a_time = threading.Lock()
+
+
+@contextmanager
+def apart_from_replays() -> Iterator[bool]:
+    """Whether no replay runs, nor begins within. What a replay has staged was resolved before: a
+    fold in between would drop the overrides that its rows do not know of."""
+    free = one_at_a_time.acquire(blocking=False)
+    try:
+        yield free
+    finally:
+        if free:
+            one_at_a_time.release()
 
 
 class ReplayResult(msgspec.Struct):

@@ -412,3 +412,94 @@ def test_a_handshake_is_refused_in_words(status: int) -> None:
 
 def test_bounds_stand_in_limits() -> None:
     assert nucleus.BOUNDS.body_bytes_max == limits.nucleus_body_bytes_max
+
+
+# --- signs of life -------------------------------------------------------------------------------
+
+
+def close(body: bytes) -> Decoded:
+    ended = msgspec.structs.replace(request(body), endpoint="close")
+    decoded = nucleus.decode(ended, Rules())
+    assert decoded.received == 0
+    return decoded
+
+
+def test_a_heartbeat_is_a_sign_of_its_session_and_no_event() -> None:
+    beat = {"type": "heartbeat", "sessionId": 7, "deviceId": "d", "date": 1_795_226_263_549}
+    decoded = nucleus.decode(sent(beat, {"event": "nucleus:heartbeat"}, BASE), Rules())
+    assert (decoded.heartbeats, len(decoded.events), decoded.received) == (2, 1, 3)
+    (sign,) = decoded.signs
+    assert (sign.session, sign.scope, sign.closed) == ("7", APP, False)
+    assert sign.occurred_at == 1_795_226_263_549_000
+    assert [(one.namespace, one.value) for one in sign.identities] == [("nucleus:device", "d")]
+
+
+@pytest.mark.parametrize(
+    ("code", "clean"),
+    [(1000, True), (1001, True), (1005, True), (1006, False), (1002, False), (4001, False)],
+)
+def test_only_a_clean_close_ends_a_session(code: int, clean: bool) -> None:
+    body = b'{"code":%d,"silent_ms":0,"data":[{"sessionId":7,"machineId":"m"},{"sessionId":8}]}'
+    decoded = close(body % code)
+    assert [(one.session, one.closed, one.occurred_at) for one in decoded.signs] == [
+        ("7", clean, None),
+        ("8", clean, None),
+    ]
+
+
+def test_a_lost_connection_was_alive_until_it_fell_silent() -> None:
+    (sign,) = close(b'{"code":1006,"silent_ms":1500,"data":[{"sessionId":7}]}').signs
+    assert sign.occurred_at == RECEIVED_AT - 1_500_000
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"data":[1]}', b'{"data":[{}]}', b"\xff"])
+def test_a_record_that_is_none_says_nothing(body: bytes) -> None:
+    assert close(body).signs == []
+
+
+WHO: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.one_of(
+            st.sampled_from([1, "1", " 1 ", "null", None, True, 1.5, [], ""]), st.text(max_size=5)
+        )
+        for name in ("userId", "anonId", "deviceId", "machineId", "sessionId")
+    },
+)
+
+
+@given(st.lists(WHO, max_size=6), st.sampled_from(["", " "]))
+def test_what_a_message_carries_is_what_its_events_say(
+    said: list[dict[str, Any]], space: str
+) -> None:
+    body = json.dumps(
+        {"data": [{"name": "E", **one} for one in said]}, separators=(",", ":" + space)
+    )
+    carried = nucleus.carried(body.encode())
+    decoded = nucleus.decode(request(body.encode()), Rules())
+
+    def owner(one: Any) -> tuple[str, str] | None:
+        for namespace in ("nucleus:device", "nucleus:anon", "nucleus:user"):
+            for key in one.identities:
+                if key.namespace == namespace and not key.denied:
+                    return namespace, key.value
+        return None
+
+    sessions = {(owner(one), one.session) for one in decoded.events if one.session and owner(one)}
+    again = close(b'{"code":1000,"data":[%b]}' % b",".join(carried.sessions.values())).signs
+    assert {(owner(one), one.session) for one in again} == sessions
+    assert len(carried.sessions) == len(sessions)
+    if carried.mark:
+        assert carried.mark in body.encode()
+        assert len(sessions) == 1
+
+
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
+def test_whatever_the_bytes_what_they_carry_is_told(body: bytes) -> None:
+    nucleus.carried(body)
+    close(body)
+
+
+def test_a_very_long_number_is_no_session() -> None:
+    body = b'{"data":[{"sessionId":%b,"deviceId":"d"}]}' % (b"9" * 5_000)
+    assert nucleus.carried(body) == ({}, b"")

@@ -185,7 +185,12 @@ def journaled(data: Path) -> dict[str, Request]:
             after = Position(writer, 0)
             while batches := reader.read(after, batches_max=100, bytes_max=32 * 1024 * 1024):
                 found.update(
-                    {request.peer: request for batch in batches for request in batch.requests}
+                    {
+                        request.peer: request
+                        for batch in batches
+                        for request in batch.requests
+                        if request.endpoint != "close"  # the end of the case's socket
+                    }
                 )
                 after = batches[-1].position
         return found

@@ -1,135 +1,98 @@
-"""kill -9 of workers and hub under load, and afterwards the books.
+"""Kills and other faults under load, and afterwards the books.
 
     python -m tests.faults.kill --seconds 60 --seed 7
+    python -m tests.faults.kill --seconds 60 --with stops --with disk --with clock
 
-Five dialects at once, a client's ledger on disk, a schedule of kills that follows from the seed:
-workers, the hub, both, and now and then everything at once, started again on the same data folder.
-Afterwards every acknowledged event is in `events`, none is there twice, the books close, and no
-Gamooga user was given two visitors.
+Five dialects and two accounts at once, a client's ledger on disk, a schedule that follows from the
+seed (``schedule.py``): kill -9 of workers, of the hub, of both, of everything, and of the loader
+right after each of its steps; with more, processes that stop and go on, a disk that is full, a
+clock that steps by a day. Afterwards every acknowledged event is in `events` as it was sent, once,
+in the account it was sent to; what was refused is not; the books equal the ledger's sets; no user
+of Gamooga was given two visitors, and no user of VAIX became two people.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
-import os
 import random
 import shutil
-import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from tests.faults.clients import APP, COMPANY, TOKEN, all_clients
-from tests.faults.ledger import Ledger, violations
-from tests.served import Served, children, command_of, descendants
+from tests.faults.clients import CONFIG, all_clients
+from tests.faults.ledger import ACCOUNTS, DIALECTS, Ledger, Stored, user_of, violations
+from tests.faults.schedule import CLOCK, DISK, KILLS, STOPS, Faults, turn_clock
+from tests.served import Served
 
-ACCOUNTS = f"""
-[accounts.acme.vaix]
-tokens = ["sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"]
-[accounts.acme.orbee]
-trackers = ["1/1"]
-[accounts.acme.nucleus]
-apps = ["{APP}"]
-[accounts.acme.vibetrace]
-accounts = ["ACCT123"]
-[accounts.acme.gamooga]
-companies = ["{COMPANY}"]
-"""
-#: What is killed, and how often in a hundred.
-VICTIMS = {"worker": 50, "hub": 25, "worker and hub": 15, "everything": 10}
-PAUSE_SECONDS = (0.3, 2.5)
+MORE = {"stops": STOPS, "disk": DISK, "clock": CLOCK}
 SETTLE_SECONDS_MAX = 120.0
-NAMES_PAGE = 200_000
+PAGE_ROWS = 100_000
+#: The store alone takes some tens of MiB; the rest is journal, and room to be filled.
+DISK_MIB = 768
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
 
-class Kills:
-    """A schedule that follows from its seed alone, and what became of it."""
-
-    def __init__(self, seed: int) -> None:
-        self._choose = random.Random(seed)
-        self.done: dict[str, int] = dict.fromkeys(VICTIMS, 0)
-
-    def next(self) -> tuple[float, str]:
-        """Seconds to wait, then what to kill."""
-        pause = self._choose.uniform(*PAUSE_SECONDS)
-        (victim,) = self._choose.choices(list(VICTIMS), list(VICTIMS.values()))
-        return pause, victim
-
-    def pick(self, pids: list[int]) -> int:
-        return self._choose.choice(pids)
+def changed(change: str) -> list[str]:
+    """The program that serves with a part changed (``serving_process``)."""
+    return [sys.executable, "-m", "tests.faults.serving_process", change]
 
 
-def workers_and_hub(served: Served) -> tuple[list[int], list[int]]:
-    """The supervisor's children by what they are."""
-    workers, hub = [], []
-    for pid in children(served.pid):
-        words = command_of(pid)
-        if "headwater.collector" in words:
-            workers.append(pid)
-        elif "headwater.hub" in words:
-            hub.append(pid)
-    return workers, hub
+def faked(clock: Path) -> list[str]:
+    """A prefix for programs whose clock `turn_clock` turns; the monotonic one stays true."""
+    turn_clock(clock, 0)
+    return [
+        *("env", f"LD_PRELOAD={FAKETIME}", "DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_RESET=1"),
+        *(f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_CACHE_DURATION=1"),
+    ]
 
 
-def kill(pid: int) -> bool:
+@contextmanager
+def mounted(place: Path, mib: int) -> Iterator[Path]:
+    """A file system of its own, so large. Raises CalledProcessError without root."""
+    place.mkdir(parents=True, exist_ok=True)
+    size = f"size={mib}m,mode=0700"
+    command = ["mount", "-t", "tmpfs", "-o", size, "headwater-test", str(place)]
+    subprocess.run(command, check=True, capture_output=True)
     try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-async def kill_until(served: Served, kills: Kills, until: float) -> None:
-    """Follow the schedule until a monotonic time."""
-    while True:
-        pause, victim = kills.next()
-        if time.monotonic() + pause >= until:
-            await asyncio.sleep(max(0.0, until - time.monotonic()))
-            return
-        await asyncio.sleep(pause)
-        if victim == "everything":
-            whole = [served.pid, *descendants(served.pid)]
-            for pid in whole:
-                kill(pid)
-            kills.done[victim] += 1
-            await asyncio.to_thread(served.kill)
-            await asyncio.to_thread(served.start)
-            continue
-        workers, hub = workers_and_hub(served)
-        chosen = []
-        if "worker" in victim and workers:
-            chosen.append(kills.pick(workers))
-        if "hub" in victim:
-            chosen += hub
-        if [pid for pid in chosen if kill(pid)]:
-            kills.done[victim] += 1
+def address_of(served: Served) -> tuple[str, int]:
+    at = urlsplit(served.collect)
+    assert at.hostname is not None
+    assert at.port is not None
+    return at.hostname, at.port
 
 
-async def load_and_kill(
-    served: Served, ledger: Ledger, *, seconds: float, kills: Kills | None
+async def under_load(
+    served: Served, ledger: Ledger, work: Coroutine[None, None, None], *, patient: bool = True
 ) -> None:
-    """Load for `seconds`, with kills if any; returns once the clients have what they resend."""
-
-    def address() -> tuple[str, int]:
-        at = urlsplit(served.collect)
-        assert at.hostname is not None
-        assert at.port is not None
-        return at.hostname, at.port
-
+    """Do `work` under the load of all clients; returns once they have what they send again, unless
+    they are not `patient`."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        for client in all_clients(ledger=ledger, address=address, stop=stop):
+        clients = [
             group.create_task(client)
-        until = time.monotonic() + seconds
-        if kills is None:
-            await asyncio.sleep(seconds)
-        else:
-            await kill_until(served, kills, until)
+            for client in all_clients(
+                ledger=ledger, address=lambda: address_of(served), stop=stop
+            )
+        ]
+        await work
         stop.set()
+        if not patient:
+            _, waiting = await asyncio.wait(clients, timeout=1.0)
+            for client in waiting:
+                client.cancel()
 
 
 def settled(served: Served) -> dict[tuple[str, str], dict[str, int]]:
@@ -144,67 +107,138 @@ def settled(served: Served) -> dict[tuple[str, str], dict[str, int]]:
             time.sleep(0.2)
 
 
-def stored(served: Served) -> list[tuple[str, str, int]]:
-    """(dialect, name, how often) of every event, in pages that stay within a query's bounds."""
-    found: list[tuple[str, str, int]] = []
+def stored(served: Served) -> list[Stored]:
+    """Every event, in pages that stay within a query's bounds."""
+    found: list[Stored] = []
     while True:
         rows = served.query(
-            "SELECT dialect, toString(name) AS name, count() AS often FROM events "
-            "GROUP BY dialect, name ORDER BY dialect, name "
-            f"LIMIT {NAMES_PAGE} OFFSET {len(found)}"
+            "SELECT account, dialect, toString(name) AS called,"
+            " coalesce(properties.content::Nullable(String), '') AS content, count() AS often"
+            " FROM events GROUP BY ALL ORDER BY ALL"
+            f" LIMIT {PAGE_ROWS} OFFSET {len(found)}"
         )
-        found += [(row["dialect"], row["name"], int(row["often"])) for row in rows]
-        if len(rows) < NAMES_PAGE:
+        found += [Stored(*list(row.values())[:4], count=int(row["often"])) for row in rows]
+        if len(rows) < PAGE_ROWS:
             return found
 
 
-def run(folder: Path, *, seconds: float, seed: int, workers: int = 2) -> list[str]:
-    """One run; prints what was done, returns every broken promise."""
-    ledger, kills = Ledger(folder / "ledger"), Kills(seed)
+def wrong_people(served: Served) -> list[str]:
+    """VAIX says who did it: each user of an account is one person, and nobody else is."""
+    rows = served.query(
+        "SELECT account, arrayFilter(one -> one.namespace = 'vaix:user', identities)[1].value AS who,"
+        " groupUniqArray(3)(toString(person_id)) AS persons, countIf(person_id IS NULL) AS nobody"
+        " FROM events WHERE dialect = 'vaix' GROUP BY ALL"
+    )
+    wrong = [
+        f"{row['account']}/{row['who']}: {len(row['persons'])} people, {row['nobody']} by nobody"
+        for row in rows
+        if len(row["persons"]) != 1 or int(row["nobody"])
+    ]
+    persons = [person for row in rows for person in row["persons"]]
+    if len(persons) != len(set(persons)):
+        wrong.append("two users of VAIX are one person")
+    expected = {user_of(f"m{number}") for number in range(100)}
+    strange = sorted({row["who"] for row in rows} - expected)
+    return wrong + ([f"users that nobody sent: {strange[:5]}"] if strange else [])
+
+
+def check(served: Served, ledger: Ledger) -> list[str]:
+    """Wait until all is loaded; every broken promise."""
+    books = settled(served)
+    rejected = {
+        (row["account"], row["dialect"]): int(row["often"])
+        for row in served.query(
+            "SELECT account, dialect, count() AS often FROM rejected GROUP BY ALL"
+        )
+    }
+    return [
+        *violations(ledger.promised(), stored(served), books, ledger.visitors, rejected),
+        *wrong_people(served),
+    ]
+
+
+class Ran(NamedTuple):
+    """What a run did, and every promise that it found broken."""
+
+    wrong: list[str]
+    done: dict[str, int]
+    kills: int
+    acknowledged: int
+    ready_seconds: list[float]
+
+
+def run(
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    workers: int = 2,
+    more: Sequence[str] = (),
+    change: str = "whole",
+    weights: Mapping[str, int] | None = None,
+) -> Ran:
+    """One run; prints what was done. `weights` stands in for the plan of kills."""
+    plan = dict(weights or KILLS)
+    for name in more:
+        plan |= MORE[name]
+    clock = folder / "clock" if "clock" in more else None
+    faults = Faults(seed, plan, clock=clock)
+    ledger = Ledger(folder / "ledger")
+    served = Served(
+        folder,
+        CONFIG,
+        workers=workers,
+        program=changed(change),
+        prefix=faked(clock) if clock else (),
+    )
     try:
-        with Served(folder, ACCOUNTS, workers=workers) as served:
-            asyncio.run(load_and_kill(served, ledger, seconds=seconds, kills=kills))
-            began = time.monotonic()
-            books = settled(served)
-            took = time.monotonic() - began
-            acknowledged = ledger.acknowledged()
-            wrong = violations(acknowledged, stored(served), books, ledger.visitors)
+        with mounted(served.data, DISK_MIB) if "disk" in more else nullcontext():
+            with served:
+                until = time.monotonic() + seconds
+                asyncio.run(under_load(served, ledger, faults.follow(served, until)))
+                began = time.monotonic()
+                wrong = check(served, ledger)
+                took = time.monotonic() - began
     finally:
         ledger.close()
-    print("killed:", ", ".join(f"{count} x {victim}" for victim, count in kills.done.items()))
-    for dialect, sent in sorted(ledger.sent.items()):
-        row = books.get(("acme", dialect), {})
-        print(f"{dialect}: {sent} sent, {len(acknowledged.get(dialect, ()))} acknowledged, {row}")
-    print(f"settled {took:.1f} s after the last request")
-    if not any(kills.done.values()):
-        wrong.append("nothing was killed: the run says nothing")
-    silent = {"vaix", "orbee", "nucleus", "vibetrace", "gamooga"} - acknowledged.keys()
-    if silent:
+    promised = ledger.promised()
+    print("done:", ", ".join(f"{count} x {fault}" for fault, count in faults.done.items()))
+    print(
+        f"sent {len(promised.dialects)}, acknowledged {len(promised.acknowledged)}, rejected "
+        f"{len(promised.rejected)}, refused {len(promised.refused)}, without an answer "
+        f"{len(promised.doubtful)}; settled and compared in {took:.1f} s"
+    )
+    if faults.ready_seconds:
+        print(f"ready again after at most {max(faults.ready_seconds):.1f} s")
+    if not any(faults.done.values()):
+        wrong.append("nothing was done: the run says nothing")
+    kept = {(promised.dialects[mark]) for mark in promised.acknowledged}
+    if silent := set(DIALECTS) - kept:
         wrong.append(f"nothing was acknowledged: {sorted(silent)}")
-    return wrong
+    assert len(ACCOUNTS) == 2
+    return Ran(wrong, faults.done, faults.kills, len(promised.acknowledged), faults.ready_seconds)
 
 
 def main() -> int:
     said = argparse.ArgumentParser(prog="python -m tests.faults.kill", description=__doc__)
     said.add_argument("--seconds", type=float, default=60.0)
     said.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
+    said.add_argument("--with", dest="more", action="append", choices=sorted(MORE), default=[])
     given = said.parse_args()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
-    print(
-        f"seed {seed}; again: python -m tests.faults.kill --seconds {given.seconds:g} --seed {seed}"
-    )
-    sys.stdout.flush()
+    words = [f"--seconds {given.seconds:g} --seed {seed}", *(f"--with {one}" for one in given.more)]
+    print(f"seed {seed}; again: python -m tests.faults.kill {' '.join(words)}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="headwater-kill-"))
-    wrong = run(folder, seconds=given.seconds, seed=seed)
-    if wrong:
+    ran = run(folder, seconds=given.seconds, seed=seed, more=given.more)
+    if ran.wrong:
         print((folder / "headwater.log").read_text(errors="replace")[-4_000:])
-        print(f"the data folder is kept: {folder}")
+        print(f"the folder is kept: {folder}")
     else:
         shutil.rmtree(folder)
-    for one in wrong:
+    for one in ran.wrong:
         print(f"BROKEN: {one}")
-    print("broken promises:", len(wrong))
-    return 1 if wrong else 0
+    print("broken promises:", len(ran.wrong))
+    return 1 if ran.wrong else 0
 
 
 if __name__ == "__main__":

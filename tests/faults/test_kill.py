@@ -1,66 +1,160 @@
-"""A short run of kill -9 under load, and proof that the checker finds what it looks for."""
+"""R3, and what else the schedule knows, for some seconds; and proof that the checker finds what it
+looks for: each class of fault with the part of Headwater that answers it switched off."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.faults.kill import ACCOUNTS, Kills, load_and_kill, run, settled, stored
-from tests.faults.ledger import Ledger, violations
+from tests.faults.clients import CONFIG
+from tests.faults.kill import check, mounted, run, under_load
+from tests.faults.ledger import (
+    Books,
+    Ledger,
+    Promised,
+    Stored,
+    account_of,
+    content_of,
+    violations,
+)
+from tests.faults.schedule import KILLS, Faults
 from tests.served import Served
+from tests.trust.serving import FULL
 
-CLOSED = {"received": 1, "stored": 1, "duplicate": 0, "rejected": 0, "in_flight": 0}
+SEED = 7
 
 
-@pytest.mark.timeout(240)
-def test_kill_9_of_workers_and_hub_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    assert run(tmp_path, seconds=10.0, seed=7) == []
+def row(mark: str, count: int = 1, **other: str) -> Stored:
+    fields = {"account": account_of(mark), "dialect": "vaix", "name": f"fault:{mark}"}
+    return Stored(**{"content": content_of(mark), **fields, **other}, count=count)
+
+
+def books(stored: int, **other: int) -> Books:
+    """Of VAIX in account acme."""
+    whole = {"received": stored, "stored": stored, "duplicate": 0, "rejected": 0, "in_flight": 0}
+    return {("acme", "vaix"): {**whole, **other}}
+
+
+def promised(*acknowledged: str, **other: set[str]) -> Promised:
+    said: dict[str, set[str]] = {"rejected": set(), "refused": set(), "doubtful": set(), **other}
+    marks = set(acknowledged).union(*said.values())
+    return Promised(dict.fromkeys(marks, "vaix"), set(acknowledged), **said)
+
+
+# --- the real thing ----------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+    ran = run(tmp_path, seconds=60.0 if FULL else 5.0, seed=SEED)
+    assert ran.wrong == []
+
+
+@pytest.mark.timeout(300)
+def test_stops_a_full_disk_and_a_turning_clock_lose_and_double_nothing(tmp_path: Path) -> None:
+    try:
+        with mounted(tmp_path / "mounted", 1):
+            pass
+    except subprocess.CalledProcessError:
+        pytest.skip("mounting a file system needs root")
+    more = ("stops", "disk", "clock")
+    ran = run(tmp_path, seconds=60.0 if FULL else 5.0, seed=SEED, more=more)
+    assert ran.wrong == []
+
+
+# --- the negative controls ---------------------------------------------------------------------
 
 
 @pytest.mark.timeout(240)
 def test_the_run_notices_a_journal_that_lost_its_end(tmp_path: Path) -> None:
-    """The negative control: the journal goes before the hub has read it; events are missing."""
+    """The journal goes before the hub has read it."""
     ledger = Ledger(tmp_path / "ledger")
-    collector = Served(tmp_path, ACCOUNTS, command="collect")
-    with collector:
-        asyncio.run(load_and_kill(collector, ledger, seconds=1.0, kills=None))
+    with Served(tmp_path, CONFIG, command="collect") as collector:
+        asyncio.run(under_load(collector, ledger, asyncio.sleep(0.5)))
     shutil.rmtree(tmp_path / "data" / "journal")
-    with Served(tmp_path, ACCOUNTS) as served:
-        books = settled(served)
-        wrong = violations(ledger.acknowledged(), stored(served), books, ledger.visitors)
+    with Served(tmp_path, CONFIG) as served:
+        wrong = check(served, ledger)
     ledger.close()
     assert any("acknowledged and lost" in one for one in wrong)
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("change", ["undeduped", "unreconciled"])
+def test_the_run_notices_what_is_stored_twice(tmp_path: Path, change: str) -> None:
+    """Without dedupe keys, what clients send again is stored again; without reconciling, what a
+    load that was cut short had stored."""
+    weights = {
+        "undeduped": {"worker": 100},
+        "unreconciled": {"loader after events": 100},
+    }
+    ran = run(tmp_path, seconds=4.0, seed=SEED, workers=1, change=change, weights=weights[change])
+    assert any("stored more than once" in one for one in ran.wrong), ran
+    if change == "unreconciled":
+        assert any("rejected," in one and "visible" in one for one in ran.wrong), ran
+
+
 def test_a_lost_event_is_found() -> None:
-    books = {("acme", "vaix"): CLOSED}
-    assert violations({"vaix": {"m1"}}, [("vaix", "fault:m1", 1)], books, {}) == []
-    wrong = violations({"vaix": {"m1", "m2"}}, [("vaix", "fault:m1", 1)], books, {})
-    assert wrong == ["vaix: 1 acknowledged and lost, such as ['m2']"]
+    assert violations(promised("m1"), [row("m1")], books(1), {}) == []
+    wrong = violations(promised("m1", "m2"), [row("m1")], books(1), {})
+    assert wrong == ["1 acknowledged and lost, such as ['m2']"]
 
 
 def test_a_doubled_event_is_found() -> None:
-    books = {("acme", "vaix"): {**CLOSED, "received": 2, "stored": 2}}
-    wrong = violations({"vaix": {"m1"}}, [("vaix", "fault:m1", 2)], books, {})
-    assert wrong == ["vaix: 1 stored more than once, such as ['m1']"]
+    wrong = violations(promised("m1"), [row("m1", 2)], books(2), {})
+    assert wrong == ["1 stored more than once, such as ['m1']"]
+
+
+@pytest.mark.parametrize(
+    ("what", "stored"),
+    [
+        ("stored in another account", row("m1", account="other")),
+        ("stored with other content", row("m1", content=content_of("m2"))),
+        ("stored and never sent", row("m1", dialect="orbee")),
+    ],
+)
+def test_an_event_that_is_not_what_was_sent_is_found(what: str, stored: Stored) -> None:
+    shown = {(stored.account, stored.dialect): books(1)["acme", "vaix"]}
+    wrong = violations(promised("m1"), [stored], shown, {})
+    assert any(what in one for one in wrong)
+
+
+def test_a_refused_event_that_is_stored_is_found() -> None:
+    for word in ("refused", "rejected"):
+        shown = books(1, received=2, rejected=1) if word == "rejected" else books(1)
+        wrong = violations(promised(**{word: {"m1"}}), [row("m1")], shown, {})
+        assert f"1 {word} and stored, such as ['m1']" in wrong
+    assert violations(promised(doubtful={"m1"}), [row("m1")], books(1), {}) == []
+    assert violations(promised(doubtful={"m1"}), [], books(0), {}) == []
 
 
 def test_books_that_do_not_close_are_found() -> None:
-    books = {("acme", "vaix"): {**CLOSED, "received": 2}}
-    (wrong,) = violations({}, [("vaix", "fault:m1", 1)], books, {})
+    (wrong,) = violations(promised("m1"), [row("m1")], books(1, received=2), {})
     assert "do not close" in wrong
 
 
+def test_books_that_differ_from_what_was_answered_are_found() -> None:
+    (wrong,) = violations(promised("m1"), [row("m1")], books(1, received=2, rejected=1), {})
+    assert "1 rejected, 0 were said to be" in wrong
+    (wrong,) = violations(promised("m1"), [row("m1")], books(1, received=2, duplicate=1), {})
+    assert "duplicates of events that were sent once" in wrong
+    (wrong,) = violations(promised(rejected={"m1"}), [], books(0), {})
+    assert "0 rejected, 1 were said to be" in wrong
+    (wrong,) = violations(promised("m1"), [row("m1")], {}, {})
+    assert "not in the books" in wrong
+
+
 def test_two_visitors_of_one_user_are_found() -> None:
-    (wrong,) = violations({}, [], {}, {"user-1": {"a" * 16, "b" * 16}})
-    assert "given 2 visitors" in wrong
+    visitors = {("acme", "user-1"): {"a" * 16, "b" * 16}}
+    (wrong,) = violations(promised(), [], {}, visitors)
+    assert "has 2 visitors" in wrong
 
 
 def test_a_schedule_follows_from_its_seed() -> None:
-    first, again, other = Kills(1), Kills(1), Kills(2)
+    first, again, other = (Faults(seed, KILLS) for seed in (1, 1, 2))
     said = [first.next() for _ in range(20)]
     assert said == [again.next() for _ in range(20)]
     assert said != [other.next() for _ in range(20)]
@@ -68,8 +162,16 @@ def test_a_schedule_follows_from_its_seed() -> None:
 
 def test_the_ledger_survives_being_read_back(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
-    marks = [ledger.mark("vaix"), ledger.mark("orbee")]
-    ledger.acknowledge("vaix", marks[:1])
-    ledger.acknowledge("orbee", marks[1:])
+    marks = [ledger.mark("vaix") for _ in range(6)]
+    for say, those in (
+        (ledger.acknowledge, marks[:1]),
+        (ledger.reject, marks[1:2]),
+        (ledger.refuse, marks[2:4]),
+        (ledger.doubt, marks[3:5]),
+    ):
+        say(those)
     ledger.close()
-    assert ledger.acknowledged() == {"vaix": {"m1"}, "orbee": {"m2"}}
+    found = ledger.promised()
+    assert found.dialects == dict.fromkeys(marks, "vaix")
+    assert (found.acknowledged, found.rejected, found.refused) == ({"m1"}, {"m2"}, {"m3"})
+    assert found.doubtful == {"m4", "m5", "m6"}, "one that was refused at the second try, too"

@@ -9,9 +9,10 @@ from typing import Any
 
 from headwater.accept.request import Request
 from headwater.event import Event, Identity
+from headwater.resolve.client_sessions import SessionIds
 from headwater.resolve.evidence import NOBODY
 from headwater.store.clickhouse import Store
-from headwater.store.rows import SessionIds, Source, attributed, events_batch
+from headwater.store.rows import Source, attributed, events_batch
 
 AT = 1_795_226_263_000_000
 #: Places of their own: the engine remembers which rows were sent before.

@@ -13,14 +13,23 @@ from pyarrow import parquet
 from headwater import limits
 from headwater.errors import DataError, QueryRefused, StoreError
 from headwater.event import Issue, Rejection
+from headwater.resolve.client_sessions import SessionIds
 from headwater.store.clickhouse import EVENTS, REJECTED, Load, Range, Store, Tally
-from headwater.store.rows import SessionIds, Source, events_batch, rejected_batch
+from headwater.store.rows import Source, events_batch, rejected_batch
 from headwater.store.schema import schema_files, statements
 from tests.store.made import APP, AT, insert, make_event, make_request
 
 COLUMNS = {
     "events": "event_id request_id account dialect scope kind name occurred_at received_at "
     "person_id session_id identities properties context issues transport",
+    "people": "account person_id first_seen last_seen properties identities events",
+    "sessions": "account session_id person_id dialect started_at ended_at events errors derived "
+    "scope session over",
+    "merges": "account at kept gone cause undone_at merge_id",
+    "identities": "account person_id namespace scope value strength shared first_seen last_seen "
+    "events asserted_by",
+    "profile_history": "account person_id key value at event_id dialect",
+    "erasures": "account person_id erased_at receipt",
     "rejected": "request_id account dialect received_at reason detail request",
     "accounting": "account dialect received stored duplicate rejected in_flight",
 }

@@ -6,12 +6,13 @@ from pathlib import Path
 from uuid import UUID
 
 from headwater.event import Event, Identity, Rejection
+from headwater.resolve.client_sessions import SessionIds
 from headwater.resolve.evidence import NOBODY
 from headwater.store.clickhouse import EVENTS, REJECTED, Store
 from headwater.store.comparing import Comparing
 from headwater.store.erasing import StoreErasing
 from headwater.store.people import PeopleStore
-from headwater.store.rows import SessionIds, Source, events_batch, places_of, rejected_batch
+from headwater.store.rows import Source, events_batch, places_of, rejected_batch
 from tests.store.made import AT, an_id, insert_by, make_event, make_request
 from tests.store.opened import store_folder
 
@@ -82,7 +83,8 @@ def test_erased_rows_are_gone_from_the_disk_and_the_others_are_there(store: Stor
     assert erasing.delete_events([]) == 0
     for table in (EVENTS, REJECTED):
         ((sql,),) = store.writing().rows(f"SHOW CREATE TABLE {table}")
-        assert "lifetime" not in sql and "after_merge" not in sql
+        assert "lifetime" not in sql
+        assert "after_merge" not in sql
 
 
 def test_what_a_replay_has_masked_or_left_behind_goes_too(store: Store) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from headwater import limits
+from headwater.errors import StoreError
 from headwater.event import Event, Identity
 from headwater.resolve.evidence import NOBODY, Merge, Pulse, Resession
 from headwater.resolve.keys import order_bytes
@@ -217,13 +218,34 @@ def counts(store: Store) -> list[int]:
     ]
 
 
+def fold(people: PeopleStore, now: int) -> int:
+    """Begun and ended."""
+    until = time.monotonic() + 60
+    gone = people.fold(now)
+    while not gone and people.folding and time.monotonic() < until:
+        time.sleep(0.01)
+        gone = people.fold(now)
+    return gone
+
+
+def test_what_is_learned_during_a_fold_is_kept(store: Store, people: PeopleStore) -> None:
+    fill(store, people)
+    now = time.time_ns() // 1_000 + LATER
+    people.fold(now)
+    people.write_attributions([(W, [(b"", OTHER)])])
+    before = shown(store)
+    assert fold(people, now) == 3
+    assert counts(store) == [1, 0, 1]
+    assert shown(store) == before
+
+
 def test_a_fold_changes_nothing_that_is_shown(store: Store, people: PeopleStore) -> None:
     fill(store, people)
     before = shown(store)
     now = time.time_ns() // 1_000
     assert people.fold(now) == 0
     assert counts(store) == [2, 1, 1]
-    assert people.fold(now + LATER) == 3
+    assert fold(people, now + LATER) == 3
     assert counts(store) == [0, 0, 1]
     assert shown(store) == before
     assert people.fold(now + LATER) == 0
@@ -240,7 +262,7 @@ def test_many_overrides_are_folded_at_once(
     monkeypatch.setattr(limits, "overrides_max", 1)
     fill(store, people)
     before = shown(store)
-    assert people.fold(time.time_ns() // 1_000) == 3
+    assert fold(people, time.time_ns() // 1_000) == 3
     assert shown(store) == before
 
 
@@ -266,16 +288,31 @@ def test_a_fold_that_is_cut_short_anywhere_is_done_again(
         patched.setattr(writing, "command", until_killed)
         if after < 6:
             with pytest.raises(Killed):
-                people.fold(now)
+                fold(people, now)
         else:
-            people.fold(now)
+            fold(people, now)
     # A new process reads the dictionaries anew.
     for dictionary in ("attributed", "aliased", "resessioned"):
         command(f"SYSTEM RELOAD DICTIONARY headwater_store.{dictionary}")
     assert shown(store) == before
-    PeopleStore(writing).fold(now)
+    fold(PeopleStore(writing), now)
     assert shown(store) == before
     assert counts(store) == [0, 0, 1]
+
+
+def test_a_fold_that_the_engine_cannot_do_is_taken_back(
+    store: Store, people: PeopleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, people)
+    before = shown(store)
+    now = time.time_ns() // 1_000 + LATER
+    with monkeypatch.context() as patched:
+        patched.setattr("headwater.store.people._TOUCHED", "throwIf(idx >= 0, 'no luck')")
+        with pytest.raises(StoreError, match="no luck"):
+            fold(people, now)
+    assert counts(store) == [2, 1, 1]
+    assert fold(people, now) == 3
+    assert shown(store) == before
 
 
 # --- merges, pulses, receipts ------------------------------------------------------------------

@@ -8,9 +8,11 @@ import pyarrow as pa
 import pytest
 
 from headwater.event import Identity, Rejection
+from headwater.resolve.client_sessions import SessionIds
+from headwater.resolve.evidence import NOBODY
 from headwater.store.rows import (
-    SessionIds,
     Source,
+    attributed,
     event_ids,
     events_batch,
     grouped,
@@ -18,7 +20,7 @@ from headwater.store.rows import (
     readable,
     rejected_batch,
 )
-from tests.store.made import APP, AT, make_event, make_request
+from tests.store.made import APP, AT, an_id, make_event, make_request
 
 
 def test_event_ids_are_uuids_of_version_8_and_the_same_every_time() -> None:
@@ -107,6 +109,37 @@ def test_what_happened_at_no_known_time_happened_when_it_arrived() -> None:
     events = [make_event(0), make_event(1, occurred_at=AT - 5), make_event(2, occurred_at=2**62)]
     batch = events_batch(events, [Source(make_request(), 0, 1, 0, 3)], SessionIds())
     assert batch.column("occurred_at").cast(pa.int64()).to_pylist() == [AT, AT - 5, AT]
+
+
+def test_rows_are_nobodys_until_it_is_known_who_did_them() -> None:
+    events = [make_event(0), make_event(1, identities=[]), make_event(2)]
+    batch = events_batch(events, [Source(make_request(), 0, 1, 0, 3)], SessionIds())
+    assert batch.column("keys").to_pylist() == [[NOBODY] * 2, [], [NOBODY] * 2]
+    assert batch.column("subject").to_pylist() == [NOBODY] * 3
+    keys = [[an_id(1), NOBODY], [], [an_id(1), an_id(2)]]
+    who = [an_id(1), NOBODY, an_id(1)]
+    found = attributed(
+        batch, subjects=who, principals=who[::-1], keys=keys, sessions=[an_id(7), None, an_id(7)]
+    )
+    assert found.schema == batch.schema
+    assert found.column("keys").to_pylist() == keys
+    assert found.column("subject").to_pylist() == who
+    assert found.column("principal").to_pylist() == who[::-1]
+    assert found.column("session_id") == batch.column("session_id")
+
+
+def test_derived_sessions_are_those_that_are_given() -> None:
+    sources = [Source(make_request(dialect=name), 0, 1, 0, 1) for name in ("vaix", "nucleus")]
+    batch = events_batch([make_event(0), make_event(0)], sources, SessionIds())
+    given = attributed(
+        batch,
+        subjects=[NOBODY] * 2,
+        principals=[NOBODY] * 2,
+        keys=[[an_id(1)] * 2] * 2,
+        sessions=[an_id(7), an_id(8)],
+    )
+    own = batch.column("session_id").to_pylist()[1]
+    assert given.column("session_id").to_pylist() == [an_id(7), own]
 
 
 def test_text_that_is_no_unicode_is_stored_as_its_escape() -> None:

@@ -25,15 +25,16 @@ def headers(dialect: str, keys: Keys = ACME) -> tuple[str, ...]:
 
 def body(dialect: str, mark: str) -> bytes:
     """A good body; `mark` makes it an event of its own, and ends its name where it can."""
-    return {
-        "vaix": '{"event_type":"trust:%s","user_id":"u","data":{"mark":"%s"}}' % (mark, mark),
-        "orbee": '{"action":"trust","object":"%s","vendor":"v","product":"p","instance_id":"i"}'
-        % mark,
-        "nucleus": '{"data":[{"type":"event","name":"%s","id":"%s","sessionId":1,"deviceId":"d"}]}'
-        % (mark, mark),
-        "vibetrace": '{"data":[{"type":"%s","userId":"1","sessionId":"2"}]}' % mark,
-        "gamooga": '{"mark":"%s"}' % mark,
-    }[dialect].encode()
+    return BODIES[dialect].replace("MARK", mark).encode()
+
+
+BODIES = {
+    "vaix": '{"event_type":"trust:MARK","user_id":"u","data":{"mark":"MARK"}}',
+    "orbee": '{"action":"trust","object":"MARK","vendor":"v","product":"p","instance_id":"i"}',
+    "nucleus": '{"data":[{"type":"event","name":"MARK","id":"MARK","sessionId":1,"deviceId":"d"}]}',
+    "vibetrace": '{"data":[{"type":"MARK","userId":"1","sessionId":"2"}]}',
+    "gamooga": '{"mark":"MARK"}',
+}
 
 
 def post(dialect: str, payload: bytes, *more: str, keys: Keys = ACME) -> bytes:

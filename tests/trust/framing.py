@@ -49,7 +49,11 @@ BROKEN: dict[str, bytes] = {
     "TE xchunked": START + HOST + b"Transfer-Encoding: xchunked\r\n" + END + CHUNKS,
     "TE identity": START + HOST + b"Transfer-Encoding: identity\r\n" + LENGTH + END + BODY,
     "TE identity alone": START + HOST + b"Transfer-Encoding: identity\r\n" + END + BODY,
-    "TE chunked, identity": START + HOST + b"Transfer-Encoding: chunked, identity\r\n" + END + CHUNKS,
+    "TE chunked, identity": START
+    + HOST
+    + b"Transfer-Encoding: chunked, identity\r\n"
+    + END
+    + CHUNKS,
     "TE gzip, chunked": START + HOST + b"Transfer-Encoding: gzip, chunked\r\n" + END + CHUNKS,
     "TE chunked, chunked": START + HOST + b"Transfer-Encoding: chunked, chunked\r\n" + END + CHUNKS,
     "TE twice": START + HOST + CHUNKED + CHUNKED + END + CHUNKS,
@@ -58,22 +62,38 @@ BROKEN: dict[str, bytes] = {
     "TE quoted": START + HOST + b'Transfer-Encoding: "chunked"\r\n' + END + CHUNKS,
     "TE with a parameter": START + HOST + b"Transfer-Encoding: chunked;a=b\r\n" + END + CHUNKS,
     "TE behind a vertical tab": START + HOST + b"Transfer-Encoding: \x0bchunked\r\n" + END + CHUNKS,
-    "TE behind a no-break space": START + HOST + b"Transfer-Encoding: \xa0chunked\r\n" + END + CHUNKS,
+    "TE behind a no-break space": START
+    + HOST
+    + b"Transfer-Encoding: \xa0chunked\r\n"
+    + END
+    + CHUNKS,
     "TE with a comma before": START + HOST + b"Transfer-Encoding: ,chunked\r\n" + END + CHUNKS,
     "TE empty, with a CL": START + HOST + b"Transfer-Encoding:\r\n" + LENGTH + END + BODY,
     "TE in HTTP/1.0": START.replace(b"1.1", b"1.0") + HOST + CHUNKED + END + CHUNKS,
     # line ends and folds
     "bare LF throughout": (START + HOST + LENGTH + END).replace(b"\r\n", b"\n") + BODY,
     "bare LF behind one field": START + b"Host: a\n" + LENGTH + END + BODY,
-    "bare LF behind the request line": START.replace(b"1.1\r\n", b"1.1\n") + HOST + LENGTH + END + BODY,
+    "bare LF behind the request line": START.replace(b"1.1\r\n", b"1.1\n")
+    + HOST
+    + LENGTH
+    + END
+    + BODY,
     "bare LF as the blank line": START + HOST + LENGTH + b"\n" + BODY,
     "bare CR as a line end": START + b"Host: a\r" + LENGTH + END + BODY,
     "CR CR LF": START + b"Host: a\r\r\n" + LENGTH + END + BODY,
     "bare CR in a value": START + HOST + b"X: a\rb\r\n" + LENGTH + END + BODY,
-    "a field hidden behind a bare LF": START + HOST + b"X: a\nTransfer-Encoding: chunked\r\n" + LENGTH
-    + END + BODY,
-    "a field hidden behind a bare CR": START + HOST + b"X: a\rTransfer-Encoding: chunked\r\n" + LENGTH
-    + END + BODY,
+    "a field hidden behind a bare LF": START
+    + HOST
+    + b"X: a\nTransfer-Encoding: chunked\r\n"
+    + LENGTH
+    + END
+    + BODY,
+    "a field hidden behind a bare CR": START
+    + HOST
+    + b"X: a\rTransfer-Encoding: chunked\r\n"
+    + LENGTH
+    + END
+    + BODY,
     "NUL in a value": START + HOST + b"X: a\0b\r\n" + LENGTH + END + BODY,
     "NUL in a name": START + HOST + b"X\0: a\r\n" + LENGTH + END + BODY,
     "obs-fold with a space": START + HOST + b"X: a\r\n b\r\n" + LENGTH + END + BODY,
@@ -83,7 +103,11 @@ BROKEN: dict[str, bytes] = {
     "obs-fold as the first field": b"POST /api/tracker/events HTTP/1.1\r\n Host: a\r\n" + END,
     # names
     "a space before the colon of CL": START + HOST + b"Content-Length : 28\r\n" + END + BODY,
-    "a space before the colon of TE": START + HOST + b"Transfer-Encoding : chunked\r\n" + END + CHUNKS,
+    "a space before the colon of TE": START
+    + HOST
+    + b"Transfer-Encoding : chunked\r\n"
+    + END
+    + CHUNKS,
     "a tab before the colon": START + HOST + b"Transfer-Encoding\t: chunked\r\n" + END + CHUNKS,
     "a name in brackets": START + HOST + b"(X): a\r\n" + LENGTH + END + BODY,
     "a name above ASCII": START + HOST + b"X\xff: a\r\n" + LENGTH + END + BODY,
@@ -116,8 +140,20 @@ BROKEN: dict[str, bytes] = {
     + b"1000000000000001c\r\n"
     + BODY
     + b"\r\n0\r\n\r\n",
-    "a space before a chunk size": START + HOST + CHUNKED + END + b" 1c\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "a chunk longer than it says": START + HOST + CHUNKED + END + b"2\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "a space before a chunk size": START
+    + HOST
+    + CHUNKED
+    + END
+    + b" 1c\r\n"
+    + BODY
+    + b"\r\n0\r\n\r\n",
+    "a chunk longer than it says": START
+    + HOST
+    + CHUNKED
+    + END
+    + b"2\r\n"
+    + BODY
+    + b"\r\n0\r\n\r\n",
     "bare LF behind a chunk size": START + HOST + CHUNKED + END + b"1c\n" + BODY + b"\r\n0\r\n\r\n",
     "bare LF behind a chunk": START + HOST + CHUNKED + END + b"1c\r\n" + BODY + b"\n0\r\n\r\n",
     "bare LF in a chunk extension": START

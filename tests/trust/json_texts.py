@@ -37,7 +37,8 @@ VALUES: dict[str, bytes] = {
     # width
     "10 to the 6 keys": keys(MANY),
     "1,001 keys": keys(1_001),
-    "10,000 keys of one depth each": b"{%b}" % b",".join(b'"a%d":{"b":1}' % n for n in range(10_000)),
+    "10,000 keys of one depth each": b"{%b}"
+    % b",".join(b'"a%d":{"b":1}' % n for n in range(10_000)),
     "a list of 100,000": b"[%b]" % b",".join([b"1"] * 100_000),
     "a key of 200,000 letters": b'{"%b":1}' % (b"k" * 200_000),
     "a text of 200,000 letters": b'"%b"' % (b"t" * 200_000),

@@ -21,17 +21,15 @@ def _vaix(keys: Keys, mark: str) -> bytes:
 
 
 def _orbee(keys: Keys, mark: str) -> bytes:
-    body = '{"action":"matrix","object":"%s","vendor":"v","product":"p","instance_id":"i"}' % mark
-    return request("POST", f"/collect/{keys.tracker}/event", body=body.encode())
+    body = b'{"action":"matrix","object":"%b","vendor":"v","product":"p","instance_id":"i"}'
+    return request("POST", f"/collect/{keys.tracker}/event", body=body % mark.encode())
 
 
 def nucleus_body(mark: str, app: str = "") -> bytes:
     """A message; `app` is what it claims in its body, which counts for nothing."""
     claim = f',"appId":"{app}"' if app else ""
-    return (
-        '{"data":[{"type":"event","name":"%s","id":"%s","sessionId":1,"deviceId":"d"%s}]}'
-        % (mark, mark, claim)
-    ).encode()
+    event = b'{"data":[{"type":"event","name":"%b","id":"%b","sessionId":1,"deviceId":"d"%b}]}'
+    return event % (mark.encode(), mark.encode(), claim.encode())
 
 
 def _nucleus(keys: Keys, mark: str) -> bytes:

@@ -6,6 +6,7 @@ journal by that address, whatever it holds.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -36,11 +37,13 @@ class Keys(NamedTuple):
 
 
 ACME = Keys(
-    "acme-token", "1/1", "6387f260fae4a13be78fc664", "ACCT123", "dcaf55cc-b36d-4d0e-9003-f93187c04886"
+    "acme-token",
+    "1/1",
+    "6387f260fae4a13be78fc664",
+    "ACCT123",
+    "dcaf55cc-b36d-4d0e-9003-f93187c04886",
 )
-OTHER = Keys(
-    "other-token", "2/7", "otherApp", "OTHER9", "0b0d0f7e-6f0a-4b53-9c0e-3f4c1d2e5a60"
-)
+OTHER = Keys("other-token", "2/7", "otherApp", "OTHER9", "0b0d0f7e-6f0a-4b53-9c0e-3f4c1d2e5a60")
 #: Taken out of the configuration by a reload.
 REVOKED = Keys(
     "revoked-token", "3/3", "revokedApp", "GONE1", "7d1f2a34-1111-4222-8333-123456789abc"
@@ -77,7 +80,9 @@ ACCOUNTS = account("acme", ACME) + account("other", OTHER)
 # --- requests ----------------------------------------------------------------------------------
 
 
-def request(method: str, target: str, *headers: str, body: bytes = b"", length: bool = True) -> bytes:
+def request(
+    method: str, target: str, *headers: str, body: bytes = b"", length: bool = True
+) -> bytes:
     """One HTTP/1.1 request; its Content-Length is true unless `length` is False."""
     lines = [f"{method} {target} HTTP/1.1", "Host: collect.test", *headers]
     if length and (body or method == "POST"):
@@ -124,7 +129,7 @@ class Heard(NamedTuple):
 
 def answers_of(said: bytes) -> tuple[list[Answer], bytes]:
     """The whole answers in a stream, and what follows them."""
-    found = []
+    found: list[Answer] = []
     while True:
         head, mark, rest = said.partition(b"\r\n\r\n")
         if not mark:
@@ -205,7 +210,9 @@ def ask_all(
         ) as wire:
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             began = len(found)
-            while len(found) < len(data) and (more := _window(wire, data[len(found) : len(found) + window])):
+            while len(found) < len(data) and (
+                more := _window(wire, data[len(found) : len(found) + window])
+            ):
                 found += more
             assert len(found) > began, f"no answer to {data[began][:200]!r}"
     return found
@@ -230,21 +237,36 @@ def _window(wire: socket.socket, data: list[bytes]) -> list[Answer]:
 # --- what became of it -------------------------------------------------------------------------
 
 
+class _Kept:
+    """What a journal holds, by the address it came from; read on from where it was read to."""
+
+    def __init__(self, data: Path) -> None:
+        self._folder = data / "journal"
+        self._after: dict[int, Position] = {}
+        self.found: dict[str, list[Request]] = {}
+
+    def read(self) -> dict[str, list[Request]]:
+        reader = SqliteReader(self._folder)
+        try:
+            for writer in reader.writers():
+                after = self._after.get(writer, Position(writer, 0))
+                while batches := reader.read(after, batches_max=100, bytes_max=32 * 1024 * 1024):
+                    for batch in batches:
+                        for one in batch.requests:
+                            self.found.setdefault(one.peer, []).append(one)
+                    after = batches[-1].position
+                self._after[writer] = after
+        finally:
+            reader.close()
+        return self.found
+
+
+_kept = functools.cache(_Kept)
+
+
 def journaled(data: Path) -> dict[str, list[Request]]:
     """Everything in the journal, by the address it came from, in order."""
-    reader = SqliteReader(data / "journal")
-    found: dict[str, list[Request]] = {}
-    try:
-        for writer in reader.writers():
-            after = Position(writer, 0)
-            while batches := reader.read(after, batches_max=100, bytes_max=32 * 1024 * 1024):
-                for batch in batches:
-                    for one in batch.requests:
-                        found.setdefault(one.peer, []).append(one)
-                after = batches[-1].position
-        return found
-    finally:
-        reader.close()
+    return _kept(data).read()
 
 
 def kept_from(served: Served, row: int) -> dict[str, list[Request]]:

@@ -14,9 +14,7 @@ BODIES_MAX = {one.NAME: one.BOUNDS.body_bytes_max for one in TABLE}
 
 
 def chunked(dialect: str, chunks: bytes) -> bytes:
-    return request(
-        "POST", target(dialect), *headers(dialect), CHUNKED, body=chunks, length=False
-    )
+    return request("POST", target(dialect), *headers(dialect), CHUNKED, body=chunks, length=False)
 
 
 def cut_short(dialect: str) -> dict[str, bytes]:
@@ -36,7 +34,8 @@ def cut_short(dialect: str) -> dict[str, bytes]:
         )
         + whole,
         "a Content-Length of half the bound": head.replace(
-            length.encode(), b"Content-Length: %d" % (BODIES_MAX[dialect] // 2)  # type: ignore[index]
+            length.encode(),
+            b"Content-Length: %d" % (BODIES_MAX[dialect] // 2),  # type: ignore[index]
         )
         + whole,
         "no first chunk": chunked(dialect, b""),

@@ -24,7 +24,7 @@ def sent(way: str, payload: bytes) -> tuple[bytes, ...]:
 @pytest.fixture(scope="module")
 def heard(served: Served) -> dict[tuple[str, str], tuple[str, Heard]]:
     """Everything sent, each from its own address; the address and what was said to it."""
-    found = {}
+    found: dict[tuple[str, str], tuple[str, Heard]] = {}
     for case, payload in {**BROKEN, **SOUND}.items():
         for way in WAYS:
             address = source(3, len(found))
@@ -32,7 +32,13 @@ def heard(served: Served) -> dict[tuple[str, str], tuple[str, Heard]]:
             pause = 0.004 if way == "behind a known head" else 0.0
             found[case, way] = (
                 address,
-                talk(served.collect_port, *sent(way, payload), source=address, count=count, pause=pause),
+                talk(
+                    served.collect_port,
+                    *sent(way, payload),
+                    source=address,
+                    count=count,
+                    pause=pause,
+                ),
             )
     return found
 

@@ -58,7 +58,8 @@ def test_what_was_compressed_is_stored_as_if_it_had_not_been(served: Served) -> 
         (dialect, number)
         for number, (dialect, _) in enumerate(GOOD)
         if not any(
-            one == dialect and text.replace('"', " ").replace("}", " ").find(f"stored{number} ") >= 0
+            one == dialect
+            and text.replace('"', " ").replace("}", " ").find(f"stored{number} ") >= 0
             for one, text in found
         )
     ]

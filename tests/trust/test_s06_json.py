@@ -37,24 +37,36 @@ AROUND = {
     "vibetrace": '{"data":[{"type":"json","userId":"1","sessionId":"2","v":@VALUE@}]}',
     "gamooga": '{"v":@VALUE@}',
 }
+
+
+def beside(around: str, *keys: str) -> tuple[str, ...]:
+    """An event in which each of `keys` holds the value; ``KEY`` marks the place."""
+    return tuple(around.replace("KEY", key) for key in keys)
+
+
 #: The same where a dialect expects an identifier, a time or a word of its own.
 ELSEWHERE = {
-    "vaix": ('{"event_type":@VALUE@}', '{"event_type":"trust:json","user_id":@VALUE@}',
-             '{"event_type":"trust:json","data":@VALUE@}', '{"event_type":"trust:json","x":@VALUE@}'),
-    "orbee": tuple(
-        '{"action":"a","object":"o","vendor":"v","product":"p","instance_id":"i","%s":@VALUE@}' % key
-        for key in ("action", "instance_id", "dtm", "timestamp", "score", "email", "duid", "uid")
+    "vaix": (
+        '{"event_type":@VALUE@}',
+        *beside('{"event_type":"trust:json","KEY":@VALUE@}', "user_id", "data", "x"),
+    ),
+    "orbee": beside(
+        '{"action":"a","object":"o","vendor":"v","product":"p","instance_id":"i","KEY":@VALUE@}',
+        *("action", "instance_id", "dtm", "timestamp", "score", "email", "duid", "uid"),
     ),
     "nucleus": (
-        *('{"data":[{"type":"event","name":"json","id":2,"sessionId":1,"deviceId":"d","%s":@VALUE@}]}'
-          % key for key in ("type", "name", "id", "date", "sessionId", "deviceId", "userId", "payload",
-                            "x")),
+        *beside(
+            '{"data":[{"name":"json","id":2,"sessionId":1,"deviceId":"d","KEY":@VALUE@}]}',
+            *("type", "name", "id", "date", "sessionId", "deviceId", "userId", "payload", "x"),
+        ),
         '{"data":@VALUE@}',
         '{"data":[@VALUE@]}',
     ),
     "vibetrace": (
-        *('{"data":[{"type":"json","%s":@VALUE@}]}' % key
-          for key in ("type", "userId", "sessionId", "_vtsid", "email", "generic", "items")),
+        *beside(
+            '{"data":[{"type":"json","KEY":@VALUE@}]}',
+            *("type", "userId", "sessionId", "_vtsid", "email", "generic", "items"),
+        ),
         '{"data":@VALUE@}',
         '{"data":[],"callback":@VALUE@}',
         "[@VALUE@]",
@@ -163,7 +175,8 @@ def by_raw_query(port: int) -> list[Sent]:
                     "raw form",
                     case,
                     dialect,
-                    b"POST %b HTTP/1.1\r\nContent-Length: %d\r\n%b%b" % (path, len(query), HOST, query),
+                    b"POST %b HTTP/1.1\r\nContent-Length: %d\r\n%b%b"
+                    % (path, len(query), HOST, query),
                 ),
             ]
     # each on a connection of its own: bytes above 127 are taken where a read begins with the line
@@ -315,12 +328,17 @@ def test_every_success_has_a_row_and_every_refusal_one_in_rejected(
 @pytest.mark.timeout(600)
 def test_all_that_is_stored_is_utf_8(served: Served, sent: dict[str, list[Sent]]) -> None:
     served.wait_loaded(60)
-    columns = ("name", "scope", "toJSONString(properties)", "toJSONString(context)",
-               "toJSONString(identities)", "toJSONString(issues)")
+    columns = (
+        "name",
+        "scope",
+        "toJSONString(properties)",
+        "toJSONString(context)",
+        "toJSONString(identities)",
+        "toJSONString(issues)",
+    )
     odd = " OR ".join(f"NOT isValidUTF8(toString({column}))" for column in columns)
     assert served.query(f"SELECT dialect, name FROM events WHERE {odd} LIMIT 5") == []
-    columns = ("reason", "detail", "request")
-    odd = " OR ".join(f"NOT isValidUTF8({column})" for column in columns)
+    odd = " OR ".join(f"NOT isValidUTF8({name})" for name in ("reason", "detail", "request"))
     assert served.query(f"SELECT dialect, reason FROM rejected WHERE {odd} LIMIT 5") == []
 
 

@@ -1,4 +1,4 @@
-"""S7: a callback is a name, or the answer is plain JSON; no caller chooses a script's first bytes."""
+"""S7: a callback is a name, or the answer is plain JSON; nobody chooses a script's first bytes."""
 
 from __future__ import annotations
 

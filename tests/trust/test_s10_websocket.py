@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -31,8 +30,7 @@ PATH = f"/app/{ACME.app}/track"
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n\r\n"
 
 
-class Close(NamedTuple):
-    code: int
+#: docs/trust.md, "What does not hold yet".
 
 
 class Wire:
@@ -295,9 +293,7 @@ HALVES = {
 
 
 @pytest.mark.parametrize("case", HALVES)
-def test_messages_that_do_not_end_are_bounded_together(
-    case: str, tmp_path: Path
-) -> None:
+def test_messages_that_do_not_end_are_bounded_together(case: str, tmp_path: Path) -> None:
     """Many sockets, each below its own bound: what they hold counts as bytes in flight, and
     others are served all the same."""
     with Served(tmp_path, ACCOUNTS, command="collect") as fresh:

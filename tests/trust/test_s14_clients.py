@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from headwater.accept.intake import Settings
-from tests.accept.harness import Reply, get, on_loop, site
 from tests.accept.harness import Client as Wire
+from tests.accept.harness import Reply, get, on_loop, site
 from tests.served import Served
 from tests.trust.dialect_requests import DIALECTS, body, post
 from tests.trust.serving import (
@@ -86,9 +86,9 @@ def test_the_client_is_the_first_from_the_right_that_is_no_proxy(limited: Served
     found: dict[int, str] = {}
     for peer, kept in journaled(limited.data).items():
         for one in kept:
-            number = one.body.partition(b"forwarded")[2].partition(b"z")[0]
-            if number:
-                found[int(number)] = peer
+            written = one.body.partition(b"forwarded")[2].partition(b"z")[0]
+            if written:
+                found[int(written)] = peer
     assert found == {number: client for number, (_, _, client) in enumerate(FORWARDED)}
 
 

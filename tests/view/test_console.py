@@ -119,6 +119,7 @@ class Running:
             access=Access(token=TOKEN, hosts=["headwater.internal"], clock=system_clock),
             query=query,
             replay=replay,
+            backup=lambda: {"loaded": {"0": 7}},
             people=self.people,
             erase=erase,
             metrics=lambda: b"headwater_up 1\n",

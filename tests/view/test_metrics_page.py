@@ -8,8 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headwater import metrics
 from headwater.accept.counters import LATENCY_BUCKETS_MICROSECONDS, Counters
-from headwater.view.metrics_page import render
+from headwater.view.metrics_page import Hub, render
 
+STATE = metrics.State(at=5_000_000, ready=False, journal_failures=2)
 BOOKS = [
     {
         "account": "acme",
@@ -42,11 +43,12 @@ def counted() -> Counters:
 
 
 def test_counters_reach_the_page_through_the_folder(tmp_path: Path) -> None:
-    snapshot = metrics.snapshot(counted(), latency_buckets=LATENCY_BUCKETS_MICROSECONDS)
-    metrics.write(snapshot, tmp_path, 1)
-    page = render(
-        workers=metrics.read(tmp_path), books=BOOKS, lag_seconds=0.5, journal_bytes=42, watchers=0
+    snapshot = metrics.snapshot(
+        counted(), latency_buckets=LATENCY_BUCKETS_MICROSECONDS, state=STATE
     )
+    metrics.write(snapshot, tmp_path, 1)
+    hub = Hub(lag_seconds=0.5, journal_bytes=42, journal_bytes_max=84, miscounted=3)
+    page = render(workers=metrics.read(tmp_path), books=BOOKS, hub=hub)
     found = samples(page)
     worker = ("worker", "1")
     vaix = ("dialect", "vaix")
@@ -64,10 +66,15 @@ def test_counters_reach_the_page_through_the_folder(tmp_path: Path) -> None:
     assert buckets["+Inf"] == 2
     assert found["headwater_loader_lag_seconds", ()] == 0.5
     assert found["headwater_journal_bytes", ()] == 42
+    assert found["headwater_journal_bytes_max", ()] == 84
+    assert found["headwater_books_difference_total", ()] == 3
+    assert found["headwater_collector_ready", (worker,)] == 0
+    assert found["headwater_collector_seen_seconds", (worker,)] == 5
+    assert found["headwater_journal_failures_total", (worker,)] == 2
 
 
 def test_the_books_close_on_the_page_as_in_the_table() -> None:
-    page = render(workers={}, books=BOOKS, lag_seconds=0, journal_bytes=0, watchers=0)
+    page = render(workers={}, books=BOOKS, hub=Hub())
     found = samples(page)
     key = (("account", "acme"), ("dialect", "vaix"))
     received = found["headwater_events_received_total", key]
@@ -82,7 +89,7 @@ def test_the_books_close_on_the_page_as_in_the_table() -> None:
 
 
 def test_a_store_that_does_not_answer_is_a_zero_and_no_missing_page() -> None:
-    page = render(workers={}, books=None, lag_seconds=9, journal_bytes=0, watchers=0)
+    page = render(workers={}, books=None, hub=Hub(lag_seconds=9))
     found = samples(page)
     assert found["headwater_store_up", ()] == 0
     assert not any(name.startswith("headwater_events_") for name, _ in found)

@@ -45,6 +45,11 @@ OVERHEAD_BYTES = 1_024
 _NOBODY = Admission("", Rules())
 
 
+def _of(request: Request) -> dict[str, bytes]:
+    """For a log line that belongs to a request."""
+    return {"request_id": request.request_id}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator chooses, and the bounds, which tests shorten."""
 
@@ -191,7 +196,7 @@ class Intake:
             answer = desk.answer(request, admission.rules)
         except Exception:
             self.counters.decoder_errors += 1
-            log.exception("%s: the decoder failed on a HEAD request", desk.name)
+            log.exception("%s: the decoder failed on a HEAD request", desk.name, extra=_of(request))
             answer = desk.error(500, "internal error", request)
         owed.settle(answer)
 
@@ -305,7 +310,7 @@ class Intake:
             answer = desk.answer(request, admission.rules)
         except HeadwaterError as error:
             self.counters.refused["registry"] += 1
-            log.error("the registry did not answer: %s", error)
+            log.error("the registry did not answer: %s", error, extra=_of(request))
             owed.settle(desk.error(503, "try again", request))
         except Exception:
             self._failed(owed, desk, request, admission, wire)
@@ -350,7 +355,7 @@ class Intake:
     ) -> None:
         """A decoder failed on these bytes: keep them, say 500."""
         self.counters.decoder_errors += 1
-        log.exception("%s: the decoder failed on request %s", desk.name, request.request_id.hex())
+        log.exception("%s: the decoder failed", desk.name, extra=_of(request))
         answer = desk.error(500, "internal error", request)
         answer = msgspec.structs.replace(answer, keep=True, refused=True, events=1)
         self._conclude(owed, desk, request, admission, answer, wire)

@@ -85,12 +85,13 @@ class Socket:
 
     def carry(self, tenant: Tenant, body: bytes) -> None:
         """A message was taken."""
-        if self._mark and self._mark in body:
+        if self._mark and self._mark in body and self.tenant == tenant:
             return
-        found, self._mark = self._carrying(body)
-        if self.tenant != tenant:  # a reload gave the app to another account
+        found, mark = self._carrying(body)
+        if self.tenant != tenant:  # the first message, or a reload gave the app to another account
             self.end()
             self.tenant = tenant
+        self._mark = mark
         sessions = self._sessions
         for key, item in found.items():
             if sessions.pop(key, None) is None:

@@ -137,7 +137,11 @@ class Parser:
             return
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, _Stop) and connection.phase < DEAF:
-                log.error("a request could not be handled", exc_info=error.__context__)
+                log.error(
+                    "a request could not be handled",
+                    exc_info=error.__context__,
+                    extra={"request_id": None},  # of one that has none yet; its words stay out
+                )
                 connection.refuse(answers.own(500, "internal error"))
             return
         except httptools.HttpParserError:

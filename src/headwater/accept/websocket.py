@@ -11,6 +11,8 @@ journal.
   their queue and come back. The rate limit closes with 1013 too, not 1008: it is no policy that the
   client broke for good, and the handshake says 429 with Retry-After until the debt is paid.
 - 1011 is never sent: a decoder that fails is answered like anything else that is unreadable.
+- What a message that has not ended holds counts as bytes in flight; one that takes longer than a
+  body may (`body_seconds_max`) ends the connection.
 - A ping every 60 s; silence for 180 s ends the connection (mobile clients suspend).
 - A client's end is journaled for the sessions that it carried (liveness.py); this side's is not.
 """
@@ -103,7 +105,10 @@ class Session:
         self._owed: deque[Message] = deque()
         self._pieces: list[bytes | bytearray | memoryview] = []
         self._text = False
-        self._held_bytes = 0  # of the message that is being read
+        self._pieces_bytes = 0
+        self._held_bytes = 0  # of the message that is being read, its last frame too
+        self._begun_at = 0.0  # when that message began
+        self._deaf = False  # closed for good: what still comes is not looked at
         self._heard_at = self.collector.now
         self._pinged_at = self.collector.now
         self._closing_at = 0.0
@@ -139,12 +144,20 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Bytes from the client."""
+        if self._deaf:
+            return
         self._heard_at = self.collector.now
         protocol = self._protocol
         protocol.receive_data(data)
         for event in protocol.events_received():
             if isinstance(event, Frame):
                 self._frame(event)
+        if protocol.parser_exc is not None:
+            # its traceback holds the message: 16 MiB, until the garbage collector comes
+            _let_go(protocol.parser_exc)
+            self._turn_deaf()
+        else:
+            self._count()
         self._flush()
         if self._held_bytes or self._owed:
             self._connection.balance()
@@ -167,22 +180,41 @@ class Session:
                 return
         elif opcode is not Opcode.CONT:
             return
-        self._hold(len(frame.data))
         self._pieces.append(frame.data)
+        self._pieces_bytes += len(frame.data)
         if len(self._pieces) > 1_024:  # many tiny fragments: one object each would cost more
             self._pieces = [b"".join(self._pieces)]
         if frame.fin:
             whole = b"".join(self._pieces)
             self._pieces = []
-            self._hold(-self._held_bytes)
+            self._pieces_bytes = 0
             self._message(whole)
 
-    def _hold(self, size: int) -> None:
-        self._held_bytes += size
-        self.collector.inflight_bytes += size
+    def _count(self) -> None:
+        """Count what a message that has not ended holds; without room for it, 1013."""
+        collector = self.collector
+        held = self._pieces_bytes + len(self._protocol.reader.buffer)
+        if held and not self._held_bytes:
+            self._begun_at = collector.now
+        collector.inflight_bytes += held - self._held_bytes
+        self._held_bytes = held
+        if held and collector.inflight_bytes > collector.settings.inflight_bytes_max:
+            collector.counters.refused["inflight_bytes"] += 1
+            self.close(CloseCode.TRY_AGAIN_LATER, "no room")
+            self._turn_deaf()
+
+    def _turn_deaf(self) -> None:
+        """Let go of the message that is being read, and take nothing more."""
+        self._deaf = True
+        self._pieces.clear()
+        self._pieces_bytes = 0
+        self._protocol.reader.buffer.clear()
+        self.collector.inflight_bytes -= self._held_bytes
+        self._held_bytes = 0
 
     def _message(self, body: bytes) -> None:
         collector = self.collector
+        self._begun_at = collector.now
         if self._ended or self._draining:
             return  # (when it is the client that has closed since, the message came before that)
         if self._text:
@@ -295,6 +327,10 @@ class Session:
         elif now - self._heard_at > settings.websocket_idle_seconds_max:
             self.collector.counters.deadlines += 1
             transport.abort()
+        elif self._held_bytes and now - self._begun_at > settings.body_seconds_max:
+            self.collector.counters.deadlines += 1
+            self.close(CloseCode.POLICY_VIOLATION, "message too slow")
+            self._turn_deaf()
         elif now - self._pinged_at >= settings.websocket_ping_seconds:
             self._pinged_at = now
             self._protocol.send_ping(b"")
@@ -307,8 +343,7 @@ class Session:
                 self._carried.end()  # it was this side that ended it
         else:
             self._over(CloseCode.ABNORMAL_CLOSURE)
-        self._hold(-self._held_bytes)
-        self._pieces.clear()
+        self._turn_deaf()
         self._owed.clear()
         if self._open:
             self._open = False
@@ -327,3 +362,11 @@ class Session:
         if ends:
             self._closing_at = self._closing_at or self.collector.now
             transport.write_eof()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error and of what led to it."""
+    while error is not None:
+        led_to_it = error.__context__
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        error = led_to_it

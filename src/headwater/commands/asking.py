@@ -18,7 +18,7 @@ from headwater.config_reader import load
 from headwater.errors import HeadwaterError, WrongUse
 from headwater.folder import Folder
 from headwater.hub_client import HubClient
-from headwater.view.formats import FORMATS, for_terminal
+from headwater.view.formats import FORMATS, for_terminal, lines_for_terminal
 
 
 class Shape(StrEnum):
@@ -99,6 +99,8 @@ def query(
         if output is None and format is Shape.parquet and sys.stdout.isatty():
             raise WrongUse("Parquet is not text", remedy="add --output FILE")
         if output is None:
+            if sys.stdout.isatty():
+                answer = lines_for_terminal(answer.decode("utf-8", "replace")).encode()
             sys.stdout.buffer.write(answer)
             sys.stdout.buffer.flush()
             return
@@ -167,7 +169,8 @@ def tail(
 
 
 def _show_json(row: dict[str, Any]) -> None:
-    typer.echo(msgspec.json.encode(row).decode())
+    line = msgspec.json.encode(row).decode()
+    typer.echo(for_terminal(line) if sys.stdout.isatty() else line)
 
 
 def _show_line(row: dict[str, Any]) -> None:

@@ -142,6 +142,8 @@ class SqliteWriter:
         #: Why nothing is taken now. Full: what is queued is still committed; failed: nothing is.
         self._refusal: JournalFull | JournalFailed | None = None
         self._failed = False
+        #: Writes or fsyncs that failed, since the start.
+        self.failures = 0
         self._closing: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._segment: Segment
@@ -332,6 +334,7 @@ class SqliteWriter:
             remedy="free space or replace the disk; collecting goes on by itself when it can",
         )
         self._failed = True
+        self.failures += 1
         _log.error("%s", error)
         groups = [group, *self._full_groups, self._group]
         self._full_groups.clear()

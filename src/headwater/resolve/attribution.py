@@ -126,7 +126,9 @@ class Attribution:
             busy = [
                 place
                 for place, (row, plan) in enumerate(zip(rows, plans, strict=True))
-                if not plan.calm or row.ordered_at <= plan.settled_at
+                if not plan.calm
+                or row.ordered_at < plan.settled_at
+                or (row.ordered_at == plan.settled_at and row.order <= plan.settled)
             ]
             keep = [True] * len(rows)
             orders = {place: rows[place].order for place in busy}

@@ -48,7 +48,7 @@ class Plan:
     by itself. `weak` are owned by it, or say who it was. `lookup` is an email that is only looked
     up, `bound` what stands for a browser. `candidates` are what an event without browser or user is
     looked up by, in order. `calm`: `subject` and `principal` are known, for orders later than
-    `settled_at` (microseconds).
+    `settled`, whose time is `settled_at` (microseconds).
     """
 
     __slots__ = (
@@ -63,6 +63,7 @@ class Plan:
         "members",
         "orbee",
         "principal",
+        "settled",
         "settled_at",
         "strong",
         "subject",
@@ -113,6 +114,7 @@ class Plan:
         self.watched = not (self.candidates or (self.orbee and self.lookup))
         self.principal = NOBODY
         self.calm = False
+        self.settled = b""
         self.settled_at = 0
 
     def _subject(self) -> bytes:

@@ -189,8 +189,7 @@ class DerivedSessions:
                         _id(row.account, row.dialect, row.scope, start), start, end, end + _SLACK
                     )
                     if start == VACATED:
-                        last.end = last.soon = -_NEVER
-                        last.maybe = _NEVER
+                        last.end = last.soon = -_NEVER  # nothing to continue
         return lasts
 
     def _turn(self, last: _Last, row: Occasion, doubted: set[Person]) -> bytes:

@@ -251,8 +251,8 @@ class SqlitePeople:
 
     def group(self, row: GroupRow) -> None:
         values = (row.instance, row.visitor, row.email, row.at, row.event_id)
-        if not row.email:
-            # Of a pair alone only the first counts: later ones find one owner, or both apart.
+        if not (row.visitor and row.email):
+            # Of these only the first counts: only a visitor changes hands, and only to an email.
             self._database.execute(
                 "DELETE FROM groups WHERE instance = ? AND visitor = ? AND email = ? AND at > ?",
                 values[:4],

@@ -40,6 +40,7 @@ class Subjects:
                 latest = max(latest, key.first)
                 if key.pieces:
                     latest = max(latest, key.pieces[0][0])
+            plan.settled = latest
             plan.settled_at = time_of(latest) if latest else _EVER
             plan.calm = True
         return principal
@@ -73,8 +74,10 @@ class Subjects:
         return key.pieces if key is not None else ()
 
     def _is_calm(self, plan: Plan) -> bool:
-        if plan.grave or plan.aliases or (plan.orbee and plan.lookup is not None):
+        if plan.grave or plan.aliases:
             return False
+        if plan.orbee and plan.lookup is not None and plan.weak[-1].kind == VISITOR:
+            return False  # each of these counts: the visitor may change hands
         if plan.candidates:
             return all(len(key.pieces) <= 1 for key in plan.candidates) and all(
                 len(self._pieces_of(owner)) <= 1

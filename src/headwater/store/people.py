@@ -21,6 +21,7 @@ import msgspec
 import pyarrow as pa
 
 from headwater import limits
+from headwater.errors import StoreError
 from headwater.resolve.evidence import NOBODY, Evidence, Merge, Moment, Pulse, Resession
 from headwater.store.clickhouse import EVENTS, EVENTS_STAGED
 from headwater.store.rows import DERIVED_DIALECTS, uuid_text
@@ -85,6 +86,8 @@ _TOUCHED = (
     "OR (derived AND (account, dialect, scope, person) IN "
     "(SELECT account, dialect, scope, person FROM headwater_store.resessions))"
 )
+#: Tables that are folded, and their dictionaries.
+_FOLDED = {"attributions": "attributed", "resessions": "resessioned"}
 _DERIVED = ", ".join(f"'{dialect}'" for dialect in DERIVED_DIALECTS)
 
 
@@ -99,6 +102,8 @@ class PeopleStore:
             int(writing.rows(f"SELECT max(version) FROM headwater_store.{table}")[0][0])  # noqa: S608
             for table in ("attributions", "aliases", "resessions", "merge_rows")
         )
+        #: While a fold is under way: of each table how many rows go, up to which version.
+        self._folding: dict[str, tuple[int, int]] = {}
 
     # --- told -----------------------------------------------------------------------------------
 
@@ -211,7 +216,8 @@ class PeopleStore:
         found = [
             Moment(*row)
             for some in _pieces(persons)
-            for row in self._seen(
+            for row in seen_rows(
+                self._writing,
                 account,
                 some,
                 "UUIDToNum(person), toString(dialect), toString(scope), "
@@ -222,43 +228,69 @@ class PeopleStore:
         ]
         return sorted(found, key=lambda moment: moment.order)
 
-    def _seen(
-        self, account: str, persons: str, columns: str, where: str
-    ) -> Iterator[Sequence[Any]]:
-        yield from seen_rows(self._writing, account, persons, columns, where)
-
     # --- folded ---------------------------------------------------------------------------------
 
     def fold(self, now: int) -> int:
         """Write the overrides into the rows when there are too many of them, or the oldest is an
-        hour old at `now` (microseconds); how many went. Not while a replay stages rows."""
+        hour old at `now` (microseconds); call it now and then. The first call begins, while the
+        engine works nothing waits for it, and the first call after that ends it and says how many
+        went. Rows that are inserted meanwhile must know what the overrides say."""
+        if self._folding:
+            return self._end_fold()
         counted = {
             table: self._writing.rows(
                 "SELECT count(), toUnixTimestamp64Micro(min(written_at)), max(version) "  # noqa: S608
                 f"FROM headwater_store.{table}"
             )[0]
-            for table in ("attributions", "resessions")
+            for table in _FOLDED
         }
-        if not any(
+        if any(
             count > limits.overrides_max or (count and oldest < now - _HOUR_US)
             for count, oldest, _ in counted.values()
         ):
-            return 0
-        for table in (EVENTS, EVENTS_STAGED):
+            for table in (EVENTS, EVENTS_STAGED):
+                self._writing.command(
+                    f"ALTER TABLE {table} UPDATE principal = owner, session_id = session_now "
+                    f"WHERE {_TOUCHED} "
+                    "SETTINGS mutations_sync = 0, allow_nondeterministic_mutations = 1"
+                )
+            self._folding = {
+                table: (int(count), int(version)) for table, (count, _, version) in counted.items()
+            }
+        return 0
+
+    @property
+    def folding(self) -> bool:
+        """Whether a fold has begun and not ended."""
+        return bool(self._folding)
+
+    def _end_fold(self) -> int:
+        tables = ", ".join(f"'{table.partition('.')[2]}'" for table in (EVENTS, EVENTS_STAGED))
+        unfinished = self._writing.rows(
+            "SELECT table, mutation_id, latest_fail_reason FROM system.mutations "  # noqa: S608
+            f"WHERE database = 'headwater_store' AND table IN ({tables}) AND NOT is_done"
+        )
+        failed = [row for row in unfinished if row[2]]
+        for table, mutation, _ in failed:
             self._writing.command(
-                f"ALTER TABLE {table} UPDATE principal = owner, session_id = session_now "
-                f"WHERE {_TOUCHED} "
-                "SETTINGS mutations_sync = 2, allow_nondeterministic_mutations = 1"
+                "KILL MUTATION WHERE database = 'headwater_store' "
+                f"AND table = '{table}' AND mutation_id = '{mutation}' SYNC"
             )
-        for table, dictionary in (("attributions", "attributed"), ("resessions", "resessioned")):
-            count, _, version = counted[table]
+        if failed:
+            self._folding = {}
+            raise StoreError(f"overrides could not be written into the rows: {failed[0][2]}")
+        if unfinished:
+            return 0
+        for table, (count, version) in self._folding.items():
             if count:
                 self._writing.command(
                     f"ALTER TABLE headwater_store.{table} DELETE WHERE version <= {version} "
                     "SETTINGS mutations_sync = 2"
                 )
-                self._reload(dictionary)
-        return sum(int(count) for count, _, _ in counted.values())
+                self._reload(_FOLDED[table])
+        gone = sum(count for count, _ in self._folding.values())
+        self._folding = {}
+        return gone
 
 
 def seen_rows(

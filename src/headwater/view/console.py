@@ -1,5 +1,5 @@
-"""The console's API: SQL, the live feed, replay, health and metrics, on the private port; what it
-says about people stands in ``people.py``.
+"""The console's API: SQL, the live feed, replay, backup, health and metrics, on the private port;
+what it says about people stands in ``people.py``.
 
 An ordinary Starlette application: everything here is off the collector's path. What it shows comes
 in as arguments, so that nothing here knows how a row was stored. Queries block, so they run in
@@ -62,11 +62,13 @@ class ReplayOrder(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 #: Runs a replay, blocking; calls the second argument with progress; its result.
 Replay = Callable[[ReplayOrder, Progress], dict[str, Any]]
+#: Copies what only the hub can copy into the data folder, blocking; what it is a copy of.
+Backup = Callable[[], dict[str, Any]]
 
 
 class Console:
     """The handlers. `query` takes SQL and the name of one of the store's formats; it, `replay`,
-    `people` and `erase` block; `metrics` gives the Prometheus text, blocking;
+    `backup`, `people` and `erase` block; `metrics` gives the Prometheus text, blocking;
     `ready` gives the reason why the hub is not ready, or an empty text."""
 
     def __init__(
@@ -75,6 +77,7 @@ class Console:
         access: Access,
         query: Callable[[str, str], bytes],
         replay: Replay,
+        backup: Backup,
         people: People,
         erase: Erase,
         metrics: Callable[[], bytes],
@@ -84,6 +87,7 @@ class Console:
         self._access = access
         self._query = query
         self._replay = replay
+        self._backup = backup
         self._people = PeopleRoutes(people, erase)
         self._metrics = metrics
         self._ready = ready
@@ -91,6 +95,7 @@ class Console:
         self._places = asyncio.Semaphore(limits.query_parallel_max)
         self._asking = 0
         self._replaying = False
+        self._backing_up = False
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -103,6 +108,7 @@ class Console:
                 Route("/api/query", self.ask, methods=["POST"]),
                 Route("/api/live", self.live),
                 Route("/api/replay", self.replay, methods=["POST"]),
+                Route("/api/backup", self.backup, methods=["POST"]),
                 *self._people.routes(),
             ],
             middleware=[Middleware(Guard, access=self._access)],
@@ -132,6 +138,7 @@ class Console:
                     "POST /api/query": 'SQL: {"sql": "SELECT …", "format": "json"}',
                     "GET /api/live": "server-sent events; account, dialect, name, status",
                     "POST /api/replay": 'decode again: {"since": …} or {"request_id": "…"}',
+                    "POST /api/backup": "the hub's part of `headwater backup`",
                     "GET /api/people?find=…": "who carries an identifier; account",
                     "GET /api/people/{id}": "all that is known of one person; history=1",
                     "GET /api/people/{id}/export": "everything held about one, as JSON lines",
@@ -235,6 +242,20 @@ class Console:
             return self._replay(order, progress)
 
         return StreamingResponse(lines_of("the replay", work, self._replay_ended), media_type=LINES)
+
+    async def backup(self, request: Request) -> Response:
+        """Copy the hub's part into the data folder, for `headwater backup` to take away."""
+        if self._backing_up:
+            return _error(409, "a backup is being taken", "wait for its end", retry_seconds=10)
+        self._backing_up = True
+
+        def work(progress: Progress) -> dict[str, Any]:
+            return self._backup()
+
+        return StreamingResponse(lines_of("the backup", work, self._backup_ended), media_type=LINES)
+
+    def _backup_ended(self) -> None:
+        self._backing_up = False
 
     def _replay_ended(self) -> None:
         # The place is free again when the work ends, also when the asker has gone away before.

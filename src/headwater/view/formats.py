@@ -103,6 +103,11 @@ FORMATS = {
 }
 
 
+def lines_for_terminal(text: str) -> str:
+    """Lines of CSV or JSON as text that cannot steer a terminal; their ends stay."""
+    return "\n".join(for_terminal(line) for line in text.replace("\r\n", "\n").split("\n"))
+
+
 def for_terminal(value: Any) -> str:
     """A value as text that cannot steer a terminal: control characters become visible escapes."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text_of(value))

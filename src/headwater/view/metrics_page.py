@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -29,6 +30,7 @@ _GAUGES = (
     ("connections_open", "connections", "Open connections, WebSockets among them."),
     ("websockets_open", "websockets", "Open WebSockets."),
     ("inflight_bytes", "inflight_bytes", "Bytes of requests that wait for their fsync."),
+    ("ready", "collector_ready", "Whether a write would be durable now."),
 )
 _COUNTERS = (
     ("connections_opened", "connections_opened", "Connections accepted."),
@@ -36,6 +38,7 @@ _COUNTERS = (
     ("bytes_in", "bytes_in", "Bytes received."),
     ("deadlines", "deadlines", "Connections ended by a deadline."),
     ("decoder_errors", "decoder_errors", "Requests on which a decoder failed (a bug)."),
+    ("journal_failures", "journal_failures", "Writes or fsyncs of the journal that failed."),
     ("groups", "acknowledge_groups", "Groups of acknowledgements that left together."),
 )
 
@@ -51,6 +54,14 @@ def _of_collectors(workers: Mapping[int, Snapshot]) -> Iterable[Metric]:
         for number, counted in workers.items():
             counter.add_metric([str(number)], getattr(counted, field))
         yield counter
+    seen = GaugeMetricFamily(
+        "headwater_collector_seen_seconds",
+        "When it last said all this, in Unix time.",
+        labels=["worker"],
+    )
+    for number, counted in workers.items():
+        seen.add_metric([str(number)], counted.at / 1_000_000)
+    yield seen
     answers = CounterMetricFamily(
         "headwater_requests", "HTTP requests by answer.", labels=["worker", "dialect", "status"]
     )
@@ -102,6 +113,38 @@ def _of_books(books: Sequence[Mapping[str, Any]]) -> Iterable[Metric]:
         yield family
 
 
+class Hub(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hub knows of itself and of the data folder. `lag_seconds` is the age of the oldest
+    request that is not loaded; `miscounted` are events by which what was journaled and what was
+    loaded differ, since the start, and `damaged_stretches` of the journal that were passed over."""
+
+    lag_seconds: float = 0.0
+    journal_bytes: int = 0
+    journal_bytes_max: int = 0
+    disk_free_bytes: int = 0
+    watchers: int = 0
+    miscounted: int = 0
+    damaged_stretches: int = 0
+    store_errors: int = 0
+
+
+def _of_hub(hub: Hub) -> Iterable[Metric]:
+    for name, text, value in (
+        ("loader_lag_seconds", "Age of the oldest request that is not loaded.", hub.lag_seconds),
+        ("journal_bytes", "Bytes of the journal on disk, all workers.", hub.journal_bytes),
+        ("journal_bytes_max", "Its bound.", hub.journal_bytes_max),
+        ("disk_free_bytes", "What the data folder's disk has left for us.", hub.disk_free_bytes),
+        ("live_watchers", "Readers of the live feed.", hub.watchers),
+    ):
+        yield GaugeMetricFamily(f"headwater_{name}", text, value=float(value))
+    for name, text, value in (
+        ("books_difference", "Events that journal and load counted apart.", hub.miscounted),
+        ("journal_damaged", "Damaged stretches passed over.", hub.damaged_stretches),
+        ("loader_errors", "Loads that failed and were tried again.", hub.store_errors),
+    ):
+        yield CounterMetricFamily(f"headwater_{name}", text, value=float(value))
+
+
 class _Now(Collector):
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
@@ -111,25 +154,17 @@ class _Now(Collector):
 
 
 def render(
-    *,
-    workers: Mapping[int, Snapshot],
-    books: Sequence[Mapping[str, Any]] | None,
-    lag_seconds: float,
-    journal_bytes: int,
-    watchers: int,
+    *, workers: Mapping[int, Snapshot], books: Sequence[Mapping[str, Any]] | None, hub: Hub
 ) -> bytes:
-    """The page. `books` are rows of the accounting table, None when the store does not answer;
-    `lag_seconds` is the age of the oldest request that is not loaded."""
+    """The page. `books` are rows of the accounting table, None when the store does not answer."""
     metrics = list(_of_collectors(workers))
     if books is not None:
         metrics += _of_books(books)
-    for name, text, value in (
-        ("loader_lag_seconds", "Age of the oldest request that is not loaded.", lag_seconds),
-        ("journal_bytes", "Bytes of the journal on disk, all workers.", float(journal_bytes)),
-        ("live_watchers", "Readers of the live feed.", float(watchers)),
-        ("store_up", "Whether the store answered just now.", float(books is not None)),
-    ):
-        metrics.append(GaugeMetricFamily(f"headwater_{name}", text, value=value))
+    metrics += _of_hub(hub)
+    up = float(books is not None)
+    metrics.append(
+        GaugeMetricFamily("headwater_store_up", "Whether the store answered just now.", value=up)
+    )
     build = GaugeMetricFamily("headwater_build_info", "The version.", labels=["version"])
     build.add_metric([headwater.__version__], 1.0)
     registry = CollectorRegistry(auto_describe=False)

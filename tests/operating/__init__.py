@@ -1,0 +1,1 @@
+"""Backup, doctor, version mark, logs and what is shipped for deployment."""

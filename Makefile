@@ -30,7 +30,7 @@ bench: install
 	$(BIN)/python -m bench.query $(ARGS)
 
 soak: install
-	$(BIN)/python -m tests.faults.kill --seconds $(SECONDS)
+	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS) $(ARGS)
 
 install: .venv/.installed
 

@@ -71,7 +71,8 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds. `format` is the data folder's, `links` are symbolic links."""
+    """What a backup holds. `format` is the data folder's, `loaded` how far the store had
+    loaded each writer, `links` are symbolic links."""
 
     format: int
     headwater: str
@@ -79,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sqlite: str
     store: str
     loaded: dict[int, int]
+    paused_seconds: float
     files: list[File]
     links: dict[str, str]
 
@@ -209,6 +211,7 @@ def _copy_all(folder: Folder, target: Path, staged: Staged, progress: Progress) 
         sqlite=apsw.sqlite_lib_version(),
         store=staged.store,
         loaded=staged.loaded,
+        paused_seconds=staged.paused_seconds,
         files=files,
         links=links,
     )

@@ -150,7 +150,7 @@ def _complaint(path: Path) -> str:
     try:
         connection = open_file(path, write=False, busy_seconds=5.0)
         try:
-            said = connection.pragma("quick_check(1)")
+            said = connection.pragma("quick_check", 1)
         finally:
             connection.close()
     except apsw.Error as error:

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
+from functools import partial
 from urllib.parse import urlencode
 
 import websockets.asyncio.client
@@ -281,18 +282,21 @@ def all_clients(
 ) -> list[Coroutine[None, None, None]]:
     """The load: every dialect, single and pipelined, over HTTP and WebSocket."""
     makers = {"vaix": vaix, "orbee": orbee, "vibetrace": vibetrace, "gamooga": gamooga}
-    common = {"ledger": ledger, "address": address, "stop": stop}
+    http = partial(http_client, ledger=ledger, address=address, stop=stop)
     resending = (nucleus_http_client, nucleus_http_client, nucleus_socket_client)
     return [
         *(
-            http_client(dialect, make, **common, pipelined=pipelined)
+            http(dialect, make, pipelined=pipelined)
             for dialect, make in makers.items()
             for pipelined in (1, 1, 8)
         ),
-        http_client("orbee", broken_orbee, **common, pipelined=1, pause=0.1),
-        *(identify_client(number, **common) for number in range(4)),
+        http("orbee", broken_orbee, pipelined=1, pause=0.1),
         *(
-            client(place * 10_000_001, **common)
+            identify_client(number, ledger=ledger, address=address, stop=stop)
+            for number in range(4)
+        ),
+        *(
+            client(place * 10_000_001, ledger=ledger, address=address, stop=stop)
             for place, client in enumerate(resending * 2, start=1)
         ),
     ]

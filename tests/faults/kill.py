@@ -83,9 +83,7 @@ async def under_load(
     async with asyncio.TaskGroup() as group:
         clients = [
             group.create_task(client)
-            for client in all_clients(
-                ledger=ledger, address=lambda: address_of(served), stop=stop
-            )
+            for client in all_clients(ledger=ledger, address=lambda: address_of(served), stop=stop)
         ]
         await work
         stop.set()
@@ -117,7 +115,10 @@ def stored(served: Served) -> list[Stored]:
             " FROM events GROUP BY ALL ORDER BY ALL"
             f" LIMIT {PAGE_ROWS} OFFSET {len(found)}"
         )
-        found += [Stored(*list(row.values())[:4], count=int(row["often"])) for row in rows]
+        found += [
+            Stored(row["account"], row["dialect"], row["called"], row["content"], int(row["often"]))
+            for row in rows
+        ]
         if len(rows) < PAGE_ROWS:
             return found
 
@@ -125,7 +126,8 @@ def stored(served: Served) -> list[Stored]:
 def wrong_people(served: Served) -> list[str]:
     """VAIX says who did it: each user of an account is one person, and nobody else is."""
     rows = served.query(
-        "SELECT account, arrayFilter(one -> one.namespace = 'vaix:user', identities)[1].value AS who,"
+        "SELECT account,"
+        " arrayFilter(one -> one.namespace = 'vaix:user', identities)[1].value AS who,"
         " groupUniqArray(3)(toString(person_id)) AS persons, countIf(person_id IS NULL) AS nobody"
         " FROM events WHERE dialect = 'vaix' GROUP BY ALL"
     )
@@ -192,13 +194,12 @@ def run(
         prefix=faked(clock) if clock else (),
     )
     try:
-        with mounted(served.data, DISK_MIB) if "disk" in more else nullcontext():
-            with served:
-                until = time.monotonic() + seconds
-                asyncio.run(under_load(served, ledger, faults.follow(served, until)))
-                began = time.monotonic()
-                wrong = check(served, ledger)
-                took = time.monotonic() - began
+        with mounted(served.data, DISK_MIB) if "disk" in more else nullcontext(), served:
+            until = time.monotonic() + seconds
+            asyncio.run(under_load(served, ledger, faults.follow(served, until)))
+            began = time.monotonic()
+            wrong = check(served, ledger)
+            took = time.monotonic() - began
     finally:
         ledger.close()
     promised = ledger.promised()

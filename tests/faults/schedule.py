@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.faults.serving_process import DIE_AT
 from tests.served import Served, children, command_of, descendants
 
 #: The names that a loader's step has reached once each thing is durable.
@@ -36,6 +35,8 @@ STEP_SECONDS_MAX = 8.0
 DAY = 86_400
 
 BALLAST = "ballast"
+#: The loader ends itself once it has reached what this file names (``changed_hub.py``).
+DIE_AT = "die-at"
 
 
 class Faults:

@@ -133,6 +133,21 @@ def test_a_second_start_has_nothing_left_of_the_backup_in_the_data_folder(tmp_pa
         assert not (served.data / "store" / "shadow" / "headwater_backup").exists()
 
 
+def test_what_a_killed_backup_has_staged_goes_at_the_next_start(tmp_path: Path) -> None:
+    served = Served(tmp_path, ACCOUNTS)
+    with served:
+        assert click(served.collect, 1) == 204
+        served.wait_loaded()
+    left = (served.data / "tmp" / "backup", served.data / "store" / "shadow" / "headwater_backup")
+    for folder in left:
+        (folder / "store").mkdir(parents=True)
+        (folder / "store" / "data.bin").write_bytes(b"x")
+    with served:
+        assert not any(folder.exists() for folder in left)
+        served.run("backup", str(tmp_path / "backup"))
+    assert (tmp_path / "backup" / "manifest.json").exists()
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """A server that has ended, with a few events, and a backup of it beside it."""

@@ -84,7 +84,7 @@ def test_erased_rows_are_gone_from_the_disk_and_the_others_are_there(store: Stor
     for table in (EVENTS, REJECTED):
         ((sql,),) = store.writing().rows(f"SHOW CREATE TABLE {table}")
         assert "lifetime" not in sql
-        assert "after_merge" not in sql
+        assert "min_rows_to_fsync_after_merge = 1" in sql
 
 
 def test_what_a_replay_has_masked_or_left_behind_goes_too(store: Store) -> None:

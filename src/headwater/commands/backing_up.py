@@ -72,6 +72,7 @@ def backup(
     out.print(f"backup   {escape(str(target))}", soft_wrap=True)
     out.print(f"as of    {done.taken_at}")
     out.print(f"holds    {len(done.files)} files, {decimal(done.bytes)}")
+    out.print(f"pause    loading stood still for {done.paused_seconds:.2f} s")
 
 
 def restore(

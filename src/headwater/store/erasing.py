@@ -89,17 +89,9 @@ class StoreErasing:
         chosen = f"{_PLACE} IN (SELECT writer, batch, request, idx FROM {_PLACES})"  # noqa: S608
         count = self._writing.rows(f"SELECT count() FROM {table} WHERE {chosen}")[0][0]  # noqa: S608
         for one in (table, staged):
-            self._writing.command(
-                f"ALTER TABLE {one} MODIFY SETTING min_rows_to_fsync_after_merge = 1"
-            )
-            try:
-                for change in ("APPLY DELETED MASK", f"DELETE WHERE {chosen}"):
-                    self._writing.command(f"ALTER TABLE {one} {change} SETTINGS mutations_sync = 2")
-                self._drop_old_parts(one)
-            finally:
-                self._writing.command(
-                    f"ALTER TABLE {one} RESET SETTING min_rows_to_fsync_after_merge"
-                )
+            for change in ("APPLY DELETED MASK", f"DELETE WHERE {chosen}"):
+                self._writing.command(f"ALTER TABLE {one} {change} SETTINGS mutations_sync = 2")
+            self._drop_old_parts(one)
         self._writing.command(f"TRUNCATE TABLE {_PLACES}")
         return int(count)
 
@@ -112,8 +104,7 @@ class StoreErasing:
         )
         if not self._writing.rows(old)[0][0]:
             return
-        # Merges of before were not synced: with their old parts gone, they have to be.
-        os.sync()
+        os.sync()  # what an older schema has merged was not
         self._writing.command(f"ALTER TABLE {table} MODIFY SETTING old_parts_lifetime = 0")
         try:
             until = time.monotonic() + limits.erasing_seconds_max

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import shlex
 import shutil
 import signal
 import subprocess
@@ -51,6 +52,17 @@ _BOOKS = "SELECT * FROM accounting"
 _SAMPLES = """
 SELECT dialect, name, kind, properties FROM events WHERE kind IN ('track', 'page')
 ORDER BY received_at, event_id LIMIT 1 BY dialect
+"""
+#: Those with the most identifiers: what ties events together shows best in them.
+_PEOPLE = """
+SELECT
+    person_id,
+    arraySort(groupUniqArrayArray(identities)) AS known_as,
+    count() AS events,
+    uniqExact(session_id) AS sessions,
+    arraySort(groupUniqArray(dialect)) AS dialects
+FROM events WHERE person_id IS NOT NULL GROUP BY person_id
+ORDER BY length(known_as) DESC, events DESC, person_id LIMIT 4
 """
 
 
@@ -273,6 +285,30 @@ def _show(look: _Look, outcomes: dict[str, Outcome], console: Console) -> None:
     console.print(table)
 
 
+def _show_people(look: _Look, console: Console) -> str:
+    """The people with the most identifiers; an identifier of the first, to ask for."""
+    table = Table(title="who it was", show_lines=True)
+    for head in ("person", "known as", "events", "sessions", "in"):
+        table.add_column(head, justify="right" if head in ("events", "sessions") else "left")
+    found = look.rows(_PEOPLE)
+    for row in found:
+        known = [for_terminal(_identifier(one))[:60] for one in row["known_as"]]
+        table.add_row(
+            str(row["person_id"])[:13] + "…",
+            Text("\n".join(known)),
+            str(row["events"]),
+            str(row["sessions"]),
+            ", ".join(row["dialects"]),
+        )
+    console.print(table)
+    return _identifier(found[0]["known_as"][-1]) if found else ""
+
+
+def _identifier(one: dict[str, str]) -> str:
+    """As `headwater person find` takes it."""
+    return f"{one['namespace']}:{one['value']}"
+
+
 def _play_all(server: _Server, look: _Look, console: Console) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
     todo = plays()
@@ -318,6 +354,7 @@ def run(*, once: bool, data: Path | None) -> int:
             look = _Look(HubClient(server.console, server.folder.token()))
             outcomes = _play_all(server, look, console)
             _show(look, outcomes, console)
+            somebody = _show_people(look, console)
             wrong = [line for outcome in outcomes.values() for line in outcome.unexpected]
             late = any(outcome.visible_seconds is None for outcome in outcomes.values())
             for line in wrong:
@@ -327,6 +364,9 @@ def run(*, once: bool, data: Path | None) -> int:
             )
             ask = f"query '{_BOOKS}' --config {server.config}"
             console.print(f"ask it   headwater {ask}", soft_wrap=True)
+            if somebody:
+                who = f"person find {shlex.quote(somebody)} --config {server.config}"
+                console.print(f"who is   headwater {who}", soft_wrap=True)
             if not once:
                 console.print("Ctrl-C ends it.")
                 server.wait()

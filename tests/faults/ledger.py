@@ -49,7 +49,7 @@ class Stored(NamedTuple):
     dialect: str
     name: str
     content: str
-    count: int
+    often: int
 
 
 class Promised(NamedTuple):
@@ -150,12 +150,12 @@ def violations(
     visible: Counter[tuple[str, str]] = Counter()
     foreign, strange, changed = [], [], []
     for row in stored:
-        visible[row.account, row.dialect] += row.count
+        visible[row.account, row.dialect] += row.often
         found = _MARK.search(row.name)
         if found is None:
             continue
         mark = found[0]
-        seen[mark] += row.count
+        seen[mark] += row.often
         if promised.dialects.get(mark) != row.dialect:
             strange.append(mark)
         elif account_of(mark) != row.account:

@@ -28,9 +28,9 @@ from tests.trust.serving import FULL
 SEED = 7
 
 
-def row(mark: str, count: int = 1, **other: str) -> Stored:
+def row(mark: str, often: int = 1, **other: str) -> Stored:
     fields = {"account": account_of(mark), "dialect": "vaix", "name": f"fault:{mark}"}
-    return Stored(**{"content": content_of(mark), **fields, **other}, count=count)
+    return Stored(**{"content": content_of(mark), **fields, **other}, often=often)
 
 
 def books(stored: int, **other: int) -> Books:

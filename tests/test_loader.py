@@ -174,6 +174,18 @@ def test_what_is_journaled_and_not_loaded_is_in_flight(start: Start, tmp_path: P
     assert loading.books() == {"vaix": (3, 3, 0, 0, 0), "nucleus": (2, 2, 0, 0, 0)}
 
 
+def test_a_request_that_holds_another_number_of_events_than_its_answer_counted_is_said(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal(tmp_path, each(vaix("u1")), each(nucleus({"name": "A"}, {"name": "B"}), events=5))
+    loading = start()
+    loading.all()
+    assert loading.loader.counters.miscounted == 3
+    assert (
+        "the books do not close: acme, nucleus counted 5 events in the journal and 2" in caplog.text
+    )
+
+
 def test_the_books_close_at_every_moment(start: Start, tmp_path: Path) -> None:
     batches = [each(*(vaix(f"u{n}") for n in range(20))) for _ in range(200)]
     journal(tmp_path, *batches[:100])

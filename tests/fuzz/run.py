@@ -1,7 +1,8 @@
-"""Coverage-guided fuzzing of one target: ``python -m tests.fuzz.run TARGET --seconds 60 --seed 7``.
+"""Coverage-guided fuzzing of one target: ``python -m tests.fuzz.run TARGET --seconds 60``.
 
-Starts from the inputs kept in ``corpus/TARGET`` and from the dialects' cases. An input that breaks a
-promise is written to ``--found`` and printed with its traceback; put it into the corpus with the fix.
+Starts from the inputs kept in ``corpus/TARGET`` and from the dialects' cases. An input that breaks
+a promise is written to ``--found`` and printed with its traceback; it goes into the corpus with the
+fix.
 """
 
 from __future__ import annotations

@@ -118,6 +118,7 @@ def test_a_full_disk_refuses_loses_nothing_and_recovers_by_itself(small_disk: Pa
                 break
             await asyncio.sleep(0.1)
         assert writer.healthy, "it recovers within seconds"
+        assert writer.failures >= 1
         for number in range(100_000, 100_020):
             assert await append(writer, [request(number)]) == [None]
             acknowledged.add(number)

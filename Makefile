@@ -20,8 +20,10 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+# Two at a time, a file each, since most tests wait for servers; then what measures, by itself.
 tests: install
-	$(BIN)/pytest -rs
+	$(BIN)/pytest -rs -n 2 --dist loadfile -m "not alone"
+	$(BIN)/pytest -rs -m alone
 
 bench: install
 	$(BIN)/python -m bench.ingest $(ARGS)

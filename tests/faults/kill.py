@@ -37,7 +37,7 @@ SETTLE_SECONDS_MAX = 120.0
 PAGE_ROWS = 100_000
 #: The store alone takes some tens of MiB; the rest is journal, and room to be filled.
 DISK_MIB = 768
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), Path("/libfaketime"))
 
 
 def changed(change: str) -> list[str]:

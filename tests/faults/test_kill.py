@@ -1,17 +1,16 @@
-"""R3, and what else the schedule knows, for some seconds; and proof that the checker finds what it
-looks for: each class of fault with the part of Headwater that answers it switched off."""
+"""R3 in the full size, and proof that the checker finds what it looks for: each class of fault with
+the part of Headwater that answers it switched off. (CI runs ``kill.py`` by itself.)"""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.faults.clients import CONFIG
-from tests.faults.kill import check, mounted, run, under_load
+from tests.faults.kill import check, run, under_load
 from tests.faults.ledger import (
     Books,
     Ledger,
@@ -49,21 +48,13 @@ def promised(*acknowledged: str, **other: set[str]) -> Promised:
 
 
 @pytest.mark.timeout(300)
-def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    ran = run(tmp_path, seconds=60.0 if FULL else 5.0, seed=SEED)
+def kills_lose_and_double_nothing(tmp_path: Path) -> None:
+    ran = run(tmp_path, seconds=60.0, seed=SEED)
     assert ran.wrong == []
 
 
-@pytest.mark.timeout(300)
-def test_stops_a_full_disk_and_a_turning_clock_lose_and_double_nothing(tmp_path: Path) -> None:
-    try:
-        with mounted(tmp_path / "mounted", 1):
-            pass
-    except subprocess.CalledProcessError:
-        pytest.skip("mounting a file system needs root")
-    more = ("stops", "disk", "clock")
-    ran = run(tmp_path, seconds=60.0 if FULL else 5.0, seed=SEED, more=more)
-    assert ran.wrong == []
+if FULL:  # a stage of its own in CI
+    test_kills_lose_and_double_nothing = kills_lose_and_double_nothing
 
 
 # --- the negative controls ---------------------------------------------------------------------
@@ -91,7 +82,7 @@ def test_the_run_notices_what_is_stored_twice(tmp_path: Path, change: str) -> No
         "undeduped": {"worker": 100},
         "unreconciled": {"loader after events": 100},
     }
-    ran = run(tmp_path, seconds=4.0, seed=SEED, workers=1, change=change, weights=weights[change])
+    ran = run(tmp_path, seconds=3.0, seed=SEED, workers=1, change=change, weights=weights[change])
     assert any("stored more than once" in one for one in ran.wrong), ran
     if change == "unreconciled":
         assert any("rejected," in one and "visible" in one for one in ran.wrong), ran

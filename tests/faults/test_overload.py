@@ -26,6 +26,8 @@ from tests.faults.watching import ready, until
 from tests.served import Served
 from tests.trust.serving import FULL, resident_bytes
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 15.0 if FULL else 2.0
 CONNECTIONS = 64
 #: Requests that an open connection has on the way before it counts as held back.

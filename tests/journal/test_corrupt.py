@@ -28,6 +28,7 @@ LOST = {
     "cut_short": {3, 4, 5},
     "empty_file": {1, 2, 3, 4, 5},
     "flipped_bit": {3},
+    "flipped_bit_in_header": {1, 2, 3, 4, 5},
     "flipped_bit_in_page": {1, 2, 3, 4, 5},
     "flipped_bit_in_pointer": {3},
     "foreign_database": {1, 2, 3, 4, 5},

@@ -20,6 +20,8 @@ from headwater import limits
 from tests.served import Served
 from tests.trust.serving import FULL, answers_of, bearer, request, vaix
 
+pytestmark = pytest.mark.alone
+
 SLOW = 500 if FULL else 150
 COUNT = 500 if FULL else 200
 ROUNDS_MIN, ROUNDS_MAX = 3, 12

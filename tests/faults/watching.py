@@ -10,6 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 from tests.faults.ledger import Ledger
@@ -64,6 +66,16 @@ async def ready(served: Served) -> bool:
     """What the collector's /readyz says."""
     status, _ = await asyncio.to_thread(_get, f"{served.collect}/readyz")
     return status == 200
+
+
+async def date(served: Served) -> datetime:
+    """What time it is for the collector."""
+
+    def ask() -> str:
+        with urllib.request.urlopen(f"{served.collect}/healthz", timeout=5) as answer:
+            return str(answer.headers["date"])
+
+    return parsedate_to_datetime(await asyncio.to_thread(ask))
 
 
 async def metric(served: Served, name: str) -> float:

@@ -29,6 +29,7 @@ from headwater.resolve.keys import (
     STRONG,
     WEAK,
     Piece,
+    Pieces,
     joint_id,
     order_bytes,
     owner_at,
@@ -165,7 +166,7 @@ class Attribution:
                         key.first = order
                         book.touch(key)
                 if not plan.watched:
-                    self._people.watch(plan.account, plan.subject, plan.parts)
+                    book.watch(plan.account, plan.subject, plan.parts)
                     plan.watched = True
                 if plan.aliases:
                     self._classes.take_in(plan.account, plan.aliases, order, row.event_id)
@@ -189,13 +190,20 @@ class Attribution:
             if owner is None or book.is_withdrawn(key.id, owner.id):
                 continue
             generic = strong is None
+            pieces = key.pieces
+            in_order = key.last and order > key.last and key.id not in pending
+            if in_order and pieces and not generic:
+                key.last = order
+                if pieces[-1][1] != owner.id:
+                    self._give(key, (*pieces, (order, owner.id)))
+                continue
             if (
-                key.pieces
-                and order >= key.pieces[0][0]
-                and (generic or owner_at(key.pieces, order) == owner.id)
+                pieces
+                and order >= pieces[0][0]
+                and (generic or owner_at(pieces, order) == owner.id)
             ):
                 continue  # a generic email of one who has one, or what is known for that time
-            if key.kind == WEAK and not (key.pieces or key.stored or key.id in pending):
+            if key.kind == WEAK and not (pieces or key.stored or key.id in pending):
                 book.set_first_owner(key, order, owner.id)
                 self._fresh[key.id] = _Assertion(order, owner.id, generic, event_id)
                 continue
@@ -203,7 +211,9 @@ class Attribution:
         if plan.bound and plan.weak:
             browser = plan.weak[0].id
             for key in plan.bound:
-                if len(key.pieces) == 1 and key.pieces[0][1] == browser:
+                pieces = key.pieces
+                known = pieces and (len(pieces) == 1 or order >= pieces[0][0])
+                if known and owner_at(pieces, order) == browser:
                     continue
                 pending.setdefault(key.id, []).append(_Assertion(order, browser, False, event_id))
 
@@ -226,6 +236,9 @@ class Attribution:
                     _assertions(plan, row.order, row.event_id, here)
                     for id in asked & here.keys():
                         pending[id] += here[id]
+        for some in again.values():
+            for key in some:
+                key.last = max(one.order for one in pending[key.id])
         keys = [book.keys[id] for id in pending]
         keys.sort(key=lambda key: key.kind == BOUND)  # browsers before what stands for them
         for key in keys:
@@ -241,11 +254,14 @@ class Attribution:
         before = key.pieces
         if pieces == before:
             return
+        self._give(key, pieces)
+        if key.kind != BOUND:
+            self._record_merge(key, before, counted[0] if counted else None)
+
+    def _give(self, key: Key, pieces: Pieces) -> None:
         concerned = self.book.set_pieces(key, pieces)
         for email in self.book.concern(concerned):
             self._groups.email_changed(email)
-        if key.kind != BOUND:
-            self._record_merge(key, before, counted[0] if counted else None)
 
     def _counted(self, key: Key, assertions: Iterable[_Assertion]) -> list[_Assertion]:
         """In order, each event once, without what was withdrawn; a generic email only as the

@@ -6,7 +6,7 @@ the same after every step. Whatever fails in between empties the memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,15 +34,18 @@ CLASSES = NOBODY
 
 class Key:
     """One key. `first` is empty until an event of it was seen. `stored`: rows of earlier steps may
-    carry it. `plans` are those whose answer depends on it."""
+    carry it. `plans` are those whose answer depends on it. `last`, where it is known (of keys that
+    have changed hands), is the order of the last assertion of an owner: what comes after that needs
+    no look at what came before."""
 
-    __slots__ = ("account", "first", "grave", "id", "kind", "pieces", "plans", "stored")
+    __slots__ = ("account", "first", "grave", "id", "kind", "last", "pieces", "plans", "stored")
 
     def __init__(self, id: bytes, kind: str, account: str) -> None:
         self.id = id
         self.kind = kind
         self.account = account
         self.first = b""
+        self.last = b""
         self.pieces: Pieces = ()
         self.stored = False
         self.grave: Grave | None = None
@@ -70,6 +73,7 @@ class Book:
     def _start_step(self) -> None:
         self._touched: dict[bytes, Key] = {}
         self._dirty: dict[bytes, Dirty] = {}
+        self._watched: set[bytes] = set()
         #: Keys by the owner whom they leave, and by the one to whom they go.
         self._gone: dict[bytes, set[bytes]] = {}
         self._come: dict[bytes, set[bytes]] = {}
@@ -179,12 +183,23 @@ class Book:
             self.unsettle(key)
             if key.kind == EMAIL:
                 emails.add(key.id)
-        for id, subject in self.people.watchers(list(wanted)):
+        # Nothing looks up through a key that is new, but what this step has brought.
+        asked = [
+            id
+            for id in wanted
+            if id in self._watched or id not in self.keys or self.keys[id].stored
+        ]
+        for id, subject in self.people.watchers(asked):
             watched = self.keys.get(id)
             if watched is not None:
                 principals = {owner for _, owner in watched.pieces} | {id}
                 self.soil(watched.account, subject, principals)
         return emails
+
+    def watch(self, account: str, subject: bytes, members: Sequence[bytes]) -> None:
+        """Remember that a subject is made of some keys."""
+        self.people.watch(account, subject, members)
+        self._watched.update(members)
 
     def unsettle(self, key: Key) -> None:
         """What was concluded from a key is to be concluded anew."""

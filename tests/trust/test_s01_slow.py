@@ -140,7 +140,7 @@ async def leave(slow: list[tuple[Slow, asyncio.Task[None]]]) -> None:
 
 async def rounds(port: int) -> float:
     """The ratio of the others' p99, with slow clients to without: the median of some rounds, since
-    one pause of the machine makes a p99 of a millisecond into four; below NOISE_US all are equal."""
+    one pause of the machine makes a p99 of a millisecond into four. Below NOISE_US all are one."""
     ratios: list[float] = []
     for turn in range(ROUNDS_MAX):
         calm = p99(await measured(port))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from headwater.config_reader import load
-from headwater.hub import Parts
+from headwater.parts import Parts
 
 
 def main(config: str, step: str, person: str = "") -> None:

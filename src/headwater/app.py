@@ -141,6 +141,11 @@ async def _all(children: list[_Child]) -> None:
         await child.ready.wait()
 
 
+def _lasting(config: Config, table: str) -> object:
+    """What of a table of the configuration is in force until the next start."""
+    return config.console.listen if table == "console" else getattr(config, table)
+
+
 class Supervisor:
     """One run of `serve` (collectors and hub), `collect` or `load` (one of the two)."""
 
@@ -278,8 +283,9 @@ class Supervisor:
             await asyncio.sleep(pause)
 
     async def reload(self) -> None:
-        """Read the file again; accounts, tokens and the country file are in force within moments,
-        the rest at the next start. A file that is wrong changes nothing and is reported."""
+        """Read the file again. Accounts, tokens (the console's too, and its names) and the country
+        file are in force within moments, the rest at the next start. A file that is wrong changes
+        nothing and is reported."""
         try:
             fresh = load(self._path)
         except ConfigError as error:
@@ -288,12 +294,26 @@ class Supervisor:
         old = self._config
         later = [
             table
-            for table in ("data", "collect", "console", "journal", "registry", "store", "log")
-            if getattr(fresh, table) != getattr(old, table)
+            for table in (
+                "data",
+                "collect",
+                "browser",
+                "console",
+                "journal",
+                "registry",
+                "store",
+                "log",
+            )
+            if _lasting(fresh, table) != _lasting(old, table)
         ]
         if later:
             log.warning("changed, but in force only after a restart: %s", ", ".join(later))
-        self._config = msgspec.structs.replace(old, accounts=fresh.accounts, enrich=fresh.enrich)
+        self._config = msgspec.structs.replace(
+            old,
+            accounts=fresh.accounts,
+            enrich=fresh.enrich,
+            console=msgspec.structs.replace(fresh.console, listen=old.console.listen),
+        )
         children = (*self._workers, *([self._hub] if self._hub else []))
         await asyncio.gather(
             *(

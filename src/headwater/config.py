@@ -18,6 +18,8 @@ DIALECTS = ("vaix", "orbee", "nucleus", "vibetrace", "gamooga")
 IP_POLICIES = ("keep", "truncate", "drop")
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+#: What a token of the console may do.
+CONSOLE_SCOPES = ("read", "admin")
 #: What an account may honour: Do-Not-Track and Global Privacy Control.
 PRIVACY_SIGNALS = ("dnt", "gpc")
 
@@ -33,11 +35,28 @@ class Collect(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_per_ip: int = 0
 
 
+class Browser(msgspec.Struct, frozen=True, kw_only=True):
+    """[browser]: the script for pages, on the public port. `script` is its path, "" for none."""
+
+    script: str = "/headwater.js"
+
+
+class ConsoleToken(msgspec.Struct, frozen=True, kw_only=True):
+    """[console.tokens.NAME]. `hash` is ``sha256:`` and hex digits, `scope` one of CONSOLE_SCOPES;
+    `accounts` None: all."""
+
+    hash: str
+    scope: str = "read"
+    accounts: tuple[str, ...] | None = None
+
+
 class Console(msgspec.Struct, frozen=True, kw_only=True):
-    """[console]: the private port. `hosts` are names it is reached by, besides addresses."""
+    """[console]: the private port. `hosts` are names it is reached by, besides addresses; `tokens`
+    are others than its own, by name."""
 
     listen: str = "127.0.0.1:8081"
     hosts: tuple[str, ...] = ()
+    tokens: Mapping[str, ConsoleToken] = msgspec.field(default_factory=dict)
 
 
 class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,12 +146,15 @@ class GamoogaAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """[accounts.NAME]: one tenant. None: it does not speak that dialect. `ip` is one of
-    IP_POLICIES, `privacy_signals` are some of PRIVACY_SIGNALS."""
+    IP_POLICIES, `privacy_signals` are some of PRIVACY_SIGNALS. `plan` is the tracking plan's
+    absolute path, "" for none, `plan_text` what stood there when the configuration was read."""
 
     name: str
     shared_user_ids: tuple[str, ...] = ()
     ip: str = "keep"
     privacy_signals: tuple[str, ...] = ()
+    plan: str = ""
+    plan_text: str = ""
     vaix: VaixAccount | None = None
     orbee: OrbeeAccount | None = None
     nucleus: NucleusAccount | None = None
@@ -145,6 +167,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     data: Path
     collect: Collect = Collect()
+    browser: Browser = Browser()
     console: Console = Console()
     journal: JournalSettings = JournalSettings()
     registry: RegistrySettings = RegistrySettings()
@@ -184,6 +207,7 @@ def every_key() -> dict[str, object]:
 
     for prefix, struct in (
         ("collect", Collect),
+        ("browser", Browser),
         ("console", Console),
         ("journal", JournalSettings),
         ("registry", RegistrySettings),
@@ -193,10 +217,13 @@ def every_key() -> dict[str, object]:
         ("log", LogSettings),
     ):
         add(prefix, struct)
+    del keys["console.tokens"]
+    add("console.tokens.NAME", ConsoleToken)
     account = "accounts.NAME"
     keys[f"{account}.shared_user_ids"] = ()
     keys[f"{account}.ip"] = "keep"
     keys[f"{account}.privacy_signals"] = ()
+    keys[f"{account}.plan"] = ""
     dialects: tuple[tuple[str, type[msgspec.Struct]], ...] = (
         ("vaix", VaixAccount),
         ("orbee", OrbeeAccount),

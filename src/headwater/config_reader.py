@@ -18,12 +18,15 @@ import msgspec
 
 from headwater import config_values as values
 from headwater.config import (
+    CONSOLE_SCOPES,
     LOG_FORMATS,
     LOG_LEVELS,
     Account,
+    Browser,
     Collect,
     Config,
     Console,
+    ConsoleToken,
     EnrichSettings,
     GamoogaAccount,
     IamSettings,
@@ -273,6 +276,7 @@ def _account(table: _Table, report: _Report, name: str, folder: Path) -> Account
         )
     shared = table.texts("shared_user_ids", values.dialect, example='"vaix", "nucleus"') or ()
     ip = table.text("ip", "keep", values.ip_policy)
+    plan, plan_text = table.text("plan", ("", ""), values.plan(folder))
     signals = table.texts("privacy_signals", values.privacy_signal, example='"dnt", "gpc"') or ()
     vaix, orbee, nucleus = table.table("vaix"), table.table("orbee"), table.table("nucleus")
     vibetrace, gamooga = table.table("vibetrace"), table.table("gamooga")
@@ -281,6 +285,8 @@ def _account(table: _Table, report: _Report, name: str, folder: Path) -> Account
         shared_user_ids=shared,
         ip=ip,
         privacy_signals=signals,
+        plan=plan,
+        plan_text=plan_text,
         vaix=_vaix(vaix, report, folder) if vaix else None,
         orbee=OrbeeAccount(
             trackers=_ids(orbee, "trackers", values.tracker, "tracker", '"1/1"'),
@@ -309,13 +315,48 @@ def _account(table: _Table, report: _Report, name: str, folder: Path) -> Account
     return account
 
 
+def _console_tokens(
+    console: _Table, report: _Report, accounts: Mapping[str, Account]
+) -> dict[str, ConsoleToken]:
+    tokens: dict[str, ConsoleToken] = {}
+    named = console.table("tokens")
+    for name in named.values if named else ():
+        assert named is not None
+        table = named.table(name)
+        if not table:
+            continue
+        if not _NAME.fullmatch(name):
+            report.wrong(table.path, "not a token's name", "use letters, digits, - and _")
+        held = table.text("hash", "", values.token)
+        table.needs("hash", '"sha256:…"; run "headwater token"')
+        kept_to = table.texts("accounts", values.filled, example='"acme"')
+        for account in kept_to or ():
+            if account not in accounts:
+                report.wrong(
+                    table.at("accounts"),
+                    f'there is no account "{account}"',
+                    "name a configured one",
+                )
+        scope = table.text("scope", "read", values.one_of(CONSOLE_SCOPES))
+        if scope == "admin" and kept_to is not None:
+            report.wrong(
+                table.at("scope"),
+                "a token of some accounts may read only: a replay or a backup is of all",
+                'leave "accounts" out, or write scope = "read"',
+            )
+        tokens[name] = ConsoleToken(hash=held, scope=scope, accounts=kept_to)
+        table.close()
+    return tokens
+
+
 def _top(root: _Table, report: _Report, folder: Path) -> Config:
     data = root.text("data", "headwater-data", values.filled)
     collect, console = root.table("collect"), root.table("console")
+    browser = root.table("browser")
     journal, registry, store = root.table("journal"), root.table("registry"), root.table("store")
     enrich, sessions, log = root.table("enrich"), root.table("sessions"), root.table("log")
     empty = _Table(report, {}, ())
-    collect, console = collect or empty, console or empty
+    collect, console, browser = collect or empty, console or empty, browser or empty
     journal, registry, store = journal or empty, registry or empty, store or empty
     enrich, sessions, log = enrich or empty, sessions or empty, log or empty
     listen = collect.text("listen", Collect().listen, values.address)
@@ -347,9 +388,11 @@ def _top(root: _Table, report: _Report, folder: Path) -> Config:
             or (),
             rate_limit_per_ip=collect.count("rate_limit_per_ip", 0, 0, 1_000_000_000),
         ),
+        browser=Browser(script=browser.text("script", Browser().script, values.script)),
         console=Console(
             listen=listen_console,
             hosts=console.texts("hosts", values.host, example='"headwater.internal"') or (),
+            tokens=_console_tokens(console, report, accounts),
         ),
         journal=JournalSettings(
             url=journal.text("url", "sqlite:", values.engine("journal")),
@@ -373,7 +416,7 @@ def _top(root: _Table, report: _Report, folder: Path) -> Config:
         ),
         accounts=accounts,
     )
-    for table in (collect, console, journal, registry, store, enrich, sessions, log, root):
+    for table in (collect, browser, console, journal, registry, store, enrich, sessions, log, root):
         if table is not empty:
             table.close()
     return config

@@ -21,6 +21,8 @@ _APP = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SEGMENT = re.compile(r"[^/\s?#%]{1,128}")
 _EVENT_TYPE = re.compile(r"[^\s:*]+:([^\s:*]+|\*)")
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?")
+_SCRIPT = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._-]+)+")
+_HEALTH = ("/healthz", "/readyz")
 _ALGORITHMS = ("RS256", "ES256", "HS256")
 _LATER = {  # the other engine of each interface, which this version does not have yet
     "journal": ("sqlite:", "kafka:"),
@@ -57,6 +59,26 @@ def host(value: str) -> str:
             f'expected a bare host or host:port, got "{value}"',
             'write it without scheme and path, as "collect.example.com"',
         )
+    return value
+
+
+def script(value: str) -> str:
+    """The path of the browser's script on the collector's port; "" for none."""
+    remedy = 'write a path of its own, as "/headwater.js"; "" switches it off'
+    if value and not _SCRIPT.fullmatch(value):
+        raise Wrong(
+            f'expected an absolute path of letters, digits, ".", "_", "-" and "/", got "{value}"',
+            remedy,
+        )
+    if value:
+        # Here, so that who only reads a value needs no dialect.
+        from headwater.accept.routes import Router  # noqa: PLC0415
+        from headwater.decode.dialects import DIALECTS  # noqa: PLC0415
+
+        taken = Router(DIALECTS).match(value)
+        owner = taken.dialect.NAME if taken else "health" if value in _HEALTH else ""
+        if owner:
+            raise Wrong(f'"{value}" is a route of {owner}', remedy)
     return value
 
 
@@ -209,6 +231,24 @@ def country_file(folder: Path) -> Callable[[str], str]:
         except ConfigError as error:
             raise Wrong(error.message, error.remedy) from error
         return str(path)
+
+    return parse
+
+
+def plan(folder: Path) -> Callable[[str], tuple[str, str]]:
+    """A tracking plan: its path, relative to `folder`, and its text. "" for none."""
+
+    def parse(value: str) -> tuple[str, str]:
+        if not value:
+            return "", ""
+        # Here, so that nobody without a plan waits for the validator.
+        from headwater.resolve.tracking_plan import read  # noqa: PLC0415
+
+        path = folder / Path(value).expanduser()
+        try:
+            return str(path), read(path)
+        except ConfigError as error:
+            raise Wrong(error.message, error.remedy) from error
 
     return parse
 

@@ -11,7 +11,8 @@
     ├── JournalFailed        a write or fsync failed: nothing of it was acknowledged
     ├── RegistryFailed       the registry could not answer durably
     ├── StoreError           the store refused or did not answer
-    └── QueryRefused         a user's SQL is not read-only, or crossed a bound
+    ├── QueryRefused         a user's SQL is not read-only, or crossed a bound
+    └── Forbidden            the console's token does not reach that far
 
 A vendor's answer to bad input is no exception: decoders return it (see
 :class:`headwater.accept.request.Answer`).
@@ -72,3 +73,7 @@ class StoreError(HeadwaterError):
 
 class QueryRefused(HeadwaterError):
     """A user's SQL is not read-only, or crossed a bound."""
+
+
+class Forbidden(HeadwaterError):
+    """The console's token does not reach that far."""

@@ -5,6 +5,7 @@
     ├── lock-collect    held by the collectors' side: the processes that may write the journal
     ├── version         format and writer of the folder, see folder_version.py
     ├── console-token   the console's own token, mode 0600
+    ├── queries/        queries that were kept in the console, as files
     ├── hub.json        address of the running hub, for `headwater query` and its like
     ├── journal/ registry/ store/
     └── tmp/            the store's temporary files; metrics/ holds the workers' counters
@@ -55,6 +56,7 @@ class Folder:
         self.metrics = self.tmp / "metrics"
         self.hub_json = root / "hub.json"
         self.token_file = root / "console-token"
+        self.queries = root / "queries"
 
     def make(self) -> None:
         """Make the folders that are missing, readable for their owner only."""

@@ -75,6 +75,18 @@ live_batches_max = 8  # loads that wait to be shown; more are left out, and said
 live_queue_events_max = 1_000  # a slow reader is dropped, never waited for
 overrides_max = 20_000  # of who did a row, beside the rows: loaded again at each write, some 30 ms
 erasing_seconds_max = 60.0  # for the parts from before an erasure to go; they go at once
+plan_bytes_max = 1_048_576  # a tracking plan; each process of ours holds it
+plan_names_max = 2_000  # event names in one; a compiled schema takes some 10 KB
+plan_violations_max = 8  # named of one event; the first say what is wrong
+plan_values_max = 100  # of an event that is told where it breaks; each error is 1.5 KB and 13 us
+plan_text_chars_max = 200  # of what is broken, as it stands in issues and counts
+plan_counts_max = 2_000  # kinds of violations of one load; more count together, without a name
+profile_window_seconds = 60  # looked at together, once it is over
+profile_catch_up_seconds = 3_600  # the same, of what is older than that
+profile_rows_per_name_max = 50  # of each account's, dialect's and name's in a window: a sample
+profile_rows_max = 5_000  # of a window together: some 50 ms of the engine
+profile_kinds_max = 10_000  # of paths and types in a window; what a client makes up has an end
+profile_path_chars_max = 200
 store_memory_bytes_max = 600 * 1024 * 1024  # chDB, of the hub's 1 GB
 
 # --- one query ---------------------------------------------------------------------------------
@@ -83,7 +95,23 @@ query_memory_bytes_max = 512 * 1024 * 1024
 query_rows_max = 1_000_000
 query_answer_bytes_max = 64 * 1024 * 1024
 query_text_bytes_max = 65_536
+api_body_bytes_max = 1_048_576  # a request to try, or a query with its text
+health_sample_seconds = 5.0
+health_samples_max = 720  # an hour
+saved_queries_max = 500  # files in one folder, all listed at once
 query_parallel_max = 4
 people_found_max = 100  # a value that more people carry is no way to find one
 person_rows_shown_max = 1_000  # of each list about a person; an export has no such bound
 exports_parallel_max = 2  # each reads the whole journal, and shares the interpreter with the loader
+
+# --- one request looked into --------------------------------------------------------------------
+provenance_bytes_max = 262_144  # of JSON that is told apart value by value: 0.3 s at the worst
+provenance_tokens_max = 65_536
+provenance_leaves_max = 2_000  # values tried; real requests have some 50
+provenance_decodes_max = 8_000  # for one event; three for each value, 10 to 50 us each
+provenance_seconds_max = 1.0  # for all events of a request: somebody looks at a page
+inspect_events_max = 20  # of one request, shown with their provenance; others when asked for
+inspect_body_bytes_max = 262_144  # of one request, shown
+try_answer_bytes_max = 65_536  # of the answer to a request that was tried
+try_seconds_max = 10.0  # for that answer
+try_visible_seconds_max = 2.0  # promised is one second; then the page says so and asks again

@@ -2,9 +2,10 @@
 
 Theory of operation. A step reads the batches of each writer that come after its watermark, decodes
 them, and then, in this order: claims the dedupe keys, takes in what the events assert about people,
-inserts rejected rows, inserts event rows, tells the store what has changed about older rows,
-inserts one `loads` row for each account and dialect. Each of these is durable before the next
-begins. The last is the watermark and the books in one; what is before it can be done again:
+inserts rejected rows, inserts event rows, tells the store what has changed about older rows, counts
+what broke a tracking plan, inserts one `loads` row for each account and dialect. Each of these is
+durable before the next begins. The last is the watermark and the books in one; what is before it
+can be done again:
 
 - a claim belongs to a place in the journal, and the same place claiming again is the first again;
 - what an event asserts may be taken in twice, see ``identifying.py``;
@@ -36,17 +37,18 @@ import pyarrow as pa
 from headwater import limits
 from headwater.accept.request import Dialect
 from headwater.clock import Clock
-from headwater.decoding import AccountRules, Enrich, Judge
+from headwater.decoding import AccountRules, Enrich, Judge, TrackingPlan
 from headwater.errors import HeadwaterError, JournalDamaged
 from headwater.gathering import Work
 from headwater.identifying import Identifying
 from headwater.journal.journal import Batch, Position, Reader
-from headwater.live_rows import LiveRow, LiveRows
+from headwater.live_rows import LiveRows
 from headwater.replay import apart_from_replays, finish_interrupted
 from headwater.resolve.client_sessions import SessionIds
 from headwater.resolve.registry import Seen
 from headwater.store.clickhouse import EVENTS, REJECTED, Load, Range, Store, Tally
 from headwater.store.rows import Place, keep, places_of
+from headwater.store.violations import Violations
 
 log = logging.getLogger("headwater.loader")
 
@@ -80,7 +82,7 @@ class Loader:
 
     `retain_days` is how long the journal is kept. `on_rows` gets what became of each event, on the
     loader's thread, and must not block. `checkpoint` is called with the name of each thing that has
-    just become durable.
+    just become durable. `plan_of` gives an account's tracking plan, None where it has none.
     """
 
     def __init__(
@@ -95,14 +97,16 @@ class Loader:
         store: Store,
         clock: Clock,
         retain_days: int = 7,
-        on_rows: Callable[[Sequence[LiveRow]], None] | None = None,
+        on_rows: Callable[[LiveRows], None] | None = None,
         checkpoint: Callable[[str], None] | None = None,
+        plan_of: Callable[[str], TrackingPlan | None] = lambda account: None,
     ) -> None:
-        self.judge = Judge(dialects, accounts, enrich)
+        self.judge = Judge(dialects, accounts, enrich, plan_of)
         self.reader = reader
         self.seen = seen
         self.identifying = identifying
         self.store = store
+        self.violations = Violations(store.writing())
         self.clock = clock
         self.counters = Counters()
         self._retain_days = retain_days
@@ -156,6 +160,7 @@ class Loader:
             self._last_step = self.store.last_step()
             self._left = self.store.places_after(EVENTS, self._marks)
             self._left_rejected = self.store.places_after(REJECTED, self._marks)
+            self.violations.forget_after(self._marks)
             self._reconciled = True
 
     # --- the thread -----------------------------------------------------------------------------
@@ -225,6 +230,9 @@ class Loader:
             events += self._load_range(work, writer, batches)
         if work.loads:
             self._insert(work)
+            if work.violations:
+                self.violations.write(work.violations, version=self.clock())
+                self._checkpoint("violations")
             with self._books:
                 self.store.insert_loads(work.loads, version=self.clock())
                 self._last_step += 1
@@ -302,6 +310,7 @@ class Loader:
         """Decode a writer's batches into `work`; how many events they held."""
         tallies: dict[tuple[str, str], Tally] = {}
         judge, add = self.judge.first, work.add
+        work.last = batches[-1].position.batch
         began = time.perf_counter()
         for batch in batches:
             number = batch.position.batch
@@ -379,6 +388,7 @@ class Loader:
         self.counters.claim_seconds += time.perf_counter() - began
         again = bool(self._left)
         if all(first):
+            work.count_violations(())
             found = self.identifying.attribute(rows, work.said, repeated=again)
             return found, rows.slice(0, 0)
         flags = [True] * rows.num_rows
@@ -387,6 +397,7 @@ class Loader:
                 flags[claimant] = False
                 work.tallies[claimant].stored -= 1
                 work.tallies[claimant].duplicate += 1
+        work.count_violations({row for row, flag in enumerate(flags) if not flag})
         said = [one for one, flag in zip(work.said, flags, strict=True) if flag]
         first_copies = self.identifying.attribute(keep(rows, flags), said, repeated=again)
         return first_copies, keep(rows, [not flag for flag in flags])
@@ -405,6 +416,7 @@ class Loader:
         days = max(limits.dedupe_days_min, self._retain_days + 1)
         self.seen.forget(now - days * _DAY_US)
         self.store.fold_loads(now - (self._retain_days + 1) * _DAY_US)
+        self.violations.fold(now - (self._retain_days + 1) * _DAY_US)
         with self.paused(), apart_from_replays() as apart:
             if apart:
                 self.identifying.tidy(now, late_days_max=_LATE_DAYS_MAX + self._retain_days)

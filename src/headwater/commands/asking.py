@@ -44,7 +44,7 @@ def ask(folder: Folder, config_path: Path, sql: str, shape: str) -> bytes:
     if hub is not None:
         return hub.query(sql, shape)
     # Imported here: opening the store costs a second and 300 MB that a running hub saves us.
-    from headwater.hub import Parts  # noqa: PLC0415
+    from headwater.parts import Parts  # noqa: PLC0415
 
     with Parts.alone(load(config_path), "asking it without a server") as parts:
         form = FORMATS[shape]

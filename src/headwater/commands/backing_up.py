@@ -45,7 +45,7 @@ def _stage(config: Config, folder: Folder) -> backups.Staged:
     if hub is not None:
         return hub.backup()
     # Imported here: opening the store costs a second and 300 MB that a running hub saves us.
-    from headwater.hub import Parts  # noqa: PLC0415
+    from headwater.parts import Parts  # noqa: PLC0415
 
     with Parts.alone(config, "backing up without a server") as parts:
         return parts.stage_backup()

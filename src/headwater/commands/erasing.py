@@ -26,7 +26,7 @@ def _lines(config: Path, ident: str) -> Iterator[dict[str, Any]]:
         yield from hub.people.erase(ident)
         return
     # Imported here: opening the store costs a second and 300 MB that a running hub saves us.
-    from headwater.hub import Parts  # noqa: PLC0415
+    from headwater.parts import Parts  # noqa: PLC0415
 
     with Parts.alone(settings, "erasing without a server") as parts:
         person, account = parts.people.locate(ident)

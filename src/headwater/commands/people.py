@@ -49,7 +49,7 @@ def _people(config: Path) -> Iterator[HubPeople | People]:
         yield hub.people
         return
     # Imported here: opening the store costs a second and 300 MB that a running hub saves us.
-    from headwater.hub import Parts  # noqa: PLC0415
+    from headwater.parts import Parts  # noqa: PLC0415
 
     with Parts.alone(settings, "asking about a person without a server") as parts:
         yield parts.people

@@ -48,7 +48,7 @@ def _lines(folder: Folder, config: Path, order: dict[str, Any]) -> Iterator[dict
         yield from hub.replay(order)
         return
     # Imported here: opening the store costs a second and 300 MB that a running hub saves us.
-    from headwater.hub import Parts  # noqa: PLC0415
+    from headwater.parts import Parts  # noqa: PLC0415
     from headwater.view.console import ReplayOrder  # noqa: PLC0415
 
     with Parts.alone(load(config), "replaying without a server") as parts:

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from headwater import limits
 from headwater.errors import StoreError
-from headwater.store.guard import Functions, permit, read_functions
+from headwater.store.guard import TABLES, Functions, permit, read_functions
 from headwater.store.rows import Place, as_text, grouped, keep, places_of
 from headwater.store.schema import apply_schema
 from headwater.store.session import Asking, Connector, Writing, code_of, quoted
@@ -289,6 +289,11 @@ class Store:
         """The statements' end, for what a replay compares and rewrites."""
         return self._writing
 
+    def beside(self) -> Writing:
+        """Another client for statements, for work that the loader's must not wait for. Close it.
+        Raises StoreError."""
+        return Writing(self._connector)
+
     def _places(self, table: str, where: str) -> set[Place]:
         sql = f"SELECT writer, batch, request, idx FROM {table} WHERE {where}"  # noqa: S608
         return {(row[0], row[1], row[2], row[3]) for row in self._writing.rows(sql)}
@@ -312,11 +317,27 @@ class Store:
                     break
         return QueryResult(columns, types, rows)
 
-    def query_bytes(self, sql: str, form: str) -> bytes:
-        """The same, in a format of ClickHouse (``Parquet``, ``JSONEachRow``, ``ArrowStream`` …)."""
+    def query_bytes(self, sql: str, form: str, accounts: frozenset[str] | None = None) -> bytes:
+        """The same, in a format of ClickHouse (``Parquet``, ``JSONEachRow``, ``ArrowStream`` …).
+        With `accounts`, the tables hold nothing of others."""
         if self._functions is None:
             self._functions = read_functions(self._ask)
-        return self._asking.run(permit(sql, self._ask, self._explain, self._functions), form)
+        permitted = permit(sql, self._ask, self._explain, self._functions)
+        return self._asking.run(permitted, form, filters=_only(accounts))
+
+    def engine(self) -> str:
+        """ClickHouse's version."""
+        return str(self._writing.rows("SELECT version()")[0][0])
+
+    def tables(self) -> dict[str, list[tuple[str, str]]]:
+        """What a user's SQL can ask about: columns and their types by table."""
+        return {
+            table: [
+                (str(row[0]), str(row[1]))
+                for row in self._ask(f"DESCRIBE TABLE headwater.{table}", {})
+            ]
+            for table in TABLES
+        }
 
     def ask(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """A question of ours, about any table, with a user's bounds and read-only all the same:
@@ -331,6 +352,14 @@ class Store:
     def _explain(self, sql: str) -> list[str]:
         # A FORMAT would belong to the explained query; the default is one escaped line a row.
         return self._asking.run(f"EXPLAIN AST {sql}", "").decode("utf-8", "replace").splitlines()
+
+
+def _only(accounts: frozenset[str] | None) -> dict[str, str] | None:
+    """Conditions that keep every table that a user may ask to some accounts."""
+    if accounts is None:
+        return None
+    named = ", ".join(quoted(account) for account in sorted(accounts)) or "NULL"
+    return {f"headwater.{table}": f"account IN ({named})" for table in TABLES}
 
 
 def _within(places: Sequence[Place]) -> str:

@@ -1,16 +1,13 @@
-"""The console's API: SQL, the live feed, replay, backup, health and metrics, on the private port;
-what it says about people stands in ``people.py``.
+"""The console on the private port: its pages, its API, the live feed, health and metrics.
 
 An ordinary Starlette application: everything here is off the collector's path. What it shows comes
-in as arguments, so that nothing here knows how a row was stored. Queries block, so they run in
-threads, a few at a time.
+in as arguments, so that nothing here knows how a row was stored. The API is one list of endpoints
+(``api.py``); each feature has a file that makes some of them.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,36 +16,18 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import (
-    JSONResponse,
-    PlainTextResponse,
-    RedirectResponse,
-    Response,
-    StreamingResponse,
-)
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
 
-import headwater
 from headwater import limits
-from headwater.errors import HeadwaterError, QueryRefused
-from headwater.view.access import COOKIE, SESSION_SECONDS, Access, Guard
-from headwater.view.formats import FORMATS, Format
+from headwater.errors import WrongUse
+from headwater.view.access import Access, Guard
+from headwater.view.api import PRIVATE, Api, Asked, Endpoint, body_of, openapi, query_of, refuse
 from headwater.view.live import Feed, Filter
-from headwater.view.people import Erase, People, PeopleRoutes
+from headwater.view.pages import Pages
 from headwater.view.progress import LINES, Progress, lines_of
 
-log = logging.getLogger("headwater.view.console")
-
-#: Queries that may wait for a free place; more are told to come back.
-_QUERIES_WAITING_MAX = 4 * limits.query_parallel_max
 _STATUSES = ("", "stored", "duplicate", "rejected")
-
-
-class Question(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /api/query."""
-
-    sql: str
-    format: str = "json"
 
 
 class ReplayOrder(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -67,89 +46,89 @@ Backup = Callable[[], dict[str, Any]]
 
 
 class Console:
-    """The handlers. `query` takes SQL and the name of one of the store's formats; it, `replay`,
-    `backup`, `people` and `erase` block; `metrics` gives the Prometheus text, blocking;
-    `ready` gives the reason why the hub is not ready, or an empty text."""
+    """`endpoints` are the features' own. `replay` and `backup` block; `metrics` gives the
+    Prometheus text, blocking; `ready` gives the reason why the hub is not ready, or an empty text;
+    `scripts` are files of installed packages that pages need, by the name they are asked for."""
 
     def __init__(
         self,
         *,
         access: Access,
-        query: Callable[[str, str], bytes],
+        endpoints: Sequence[Endpoint],
         replay: Replay,
         backup: Backup,
-        people: People,
-        erase: Erase,
         metrics: Callable[[], bytes],
         ready: Callable[[], str],
         feed: Feed,
+        accounts: Callable[[], Sequence[str]],
     ) -> None:
         self._access = access
-        self._query = query
         self._replay = replay
         self._backup = backup
-        self._people = PeopleRoutes(people, erase)
         self._metrics = metrics
         self._ready = ready
         self._feed = feed
-        self._places = asyncio.Semaphore(limits.query_parallel_max)
-        self._asking = 0
         self._replaying = False
         self._backing_up = False
+        self._api = Api([*endpoints, *self._endpoints()])
+        self._pages = Pages(access=access, accounts=accounts)
 
     def app(self) -> Starlette:
         """The ASGI application."""
         return Starlette(
             routes=[
-                Route("/", self.index),
                 Route("/healthz", self.health),
                 Route("/readyz", self.readiness),
                 Route("/metrics", self.show_metrics),
-                Route("/api/query", self.ask, methods=["POST"]),
-                Route("/api/live", self.live),
-                Route("/api/replay", self.replay, methods=["POST"]),
-                Route("/api/backup", self.backup, methods=["POST"]),
-                *self._people.routes(),
+                *self._api.routes(),
+                *self._pages.routes(),
+                Mount("/static", self._pages.static()),
             ],
             middleware=[Middleware(Guard, access=self._access)],
         )
 
-    async def index(self, request: Request) -> Response:
-        """What there is; with `?token=…`, first trade the token for a session cookie, so that the
-        token does not stay in the address bar."""
-        token = request.query_params.get("token")
-        if token is not None:
-            if not self._access.token_right(token):
-                return _error(401, "that is not the token", "read it from data/console-token")
-            answer = RedirectResponse("/", 303, {"cache-control": "no-store"})
-            answer.set_cookie(
-                COOKIE,
-                self._access.session(),
-                max_age=SESSION_SECONDS,
-                httponly=True,
-                samesite="strict",
-                secure=request.url.scheme == "https",
-            )
-            return answer
-        return JSONResponse(
-            {
-                "headwater": headwater.__version__,
-                "api": {
-                    "POST /api/query": 'SQL: {"sql": "SELECT …", "format": "json"}',
-                    "GET /api/live": "server-sent events; account, dialect, name, status",
-                    "POST /api/replay": 'decode again: {"since": …} or {"request_id": "…"}',
-                    "POST /api/backup": "the hub's part of `headwater backup`",
-                    "GET /api/people?find=…": "who carries an identifier; account",
-                    "GET /api/people/{id}": "all that is known of one person; history=1",
-                    "GET /api/people/{id}/export": "everything held about one, as JSON lines",
-                    "POST /api/people/{id}/erase": "erase one person",
-                    "GET /api/merges": "which two became one; account",
-                    "POST /api/merges/{id}/undo": "take a merge back; /allow: let it happen again",
-                    "GET /metrics": "Prometheus",
-                },
-            },
-            headers={"cache-control": "no-store", "x-content-type-options": "nosniff"},
-        )
+    def _endpoints(self) -> list[Endpoint]:
+        return [
+            Endpoint(
+                method="GET",
+                path="/api/live",
+                summary="Server-sent events: what was stored, a duplicate, or rejected.",
+                answer=None,
+                raw=self.live,
+                media="text/event-stream",
+                query=Filter,
+            ),
+            Endpoint(
+                method="POST",
+                path="/api/replay",
+                summary="Decode journaled requests again; progress as JSON lines, the result last.",
+                answer=None,
+                raw=self.replay,
+                media=LINES,
+                scope="admin",
+                body=ReplayOrder,
+            ),
+            Endpoint(
+                method="POST",
+                path="/api/backup",
+                summary="The hub's part of `headwater backup`; progress as JSON lines.",
+                answer=None,
+                raw=self.backup,
+                media=LINES,
+                scope="admin",
+            ),
+            Endpoint(
+                method="GET",
+                path="/api/openapi.json",
+                summary="This description, OpenAPI 3.1.",
+                answer=dict[str, Any],
+                handle=self.describe,
+            ),
+        ]
+
+    def describe(self, asked: Asked) -> dict[str, Any]:
+        """The API's description."""
+        return openapi(self._api.endpoints)
 
     async def health(self, request: Request) -> Response:
         """Alive."""
@@ -165,77 +144,38 @@ class Console:
         text = await run_in_threadpool(self._metrics)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def ask(self, request: Request) -> Response:
-        """Run one read-only query within its bounds."""
-        body = await _body(request)
-        if body is None:
-            return _error(
-                413,
-                f"the query is longer than {limits.query_text_bytes_max} bytes",
-                "make it shorter",
-            )
-        try:
-            question = msgspec.json.decode(body, type=Question)
-        except ValueError as error:
-            return _error(400, str(error), 'send {"sql": "SELECT 1", "format": "json"}')
-        if question.format not in FORMATS:
-            return _error(
-                400, f'unknown format "{question.format}"', f"use one of {', '.join(FORMATS)}"
-            )
-        if self._asking >= _QUERIES_WAITING_MAX:
-            return _error(503, "too many queries at once", "try again", retry_seconds=2)
-        form = FORMATS[question.format]
-        self._asking += 1
-        try:
-            async with self._places:
-                text = await run_in_threadpool(self._run, question.sql, form)
-        except QueryRefused as error:
-            return _error(400, error.message, error.remedy)
-        except HeadwaterError as error:
-            log.warning("query failed: %s", error)
-            return _error(503, error.message, error.remedy)
-        finally:
-            self._asking -= 1
-        headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-        return Response(text, media_type=form.media_type, headers=headers)
-
-    def _run(self, sql: str, form: Format) -> bytes:
-        return form.render(self._query(sql, form.form))
-
     async def live(self, request: Request) -> Response:
         """Server-sent events of what is being stored, dropped as a duplicate, or rejected."""
-        asked = dict(request.query_params)
-        unknown = set(asked) - set(Filter.__struct_fields__)
-        if unknown or asked.get("status", "") not in _STATUSES:
-            return _error(
-                400,
-                f"unknown filter {', '.join(sorted(unknown)) or asked['status']}",
-                "filter by account, dialect, name, status (stored, duplicate, rejected)",
+        wanted: Filter = query_of(request, Filter)
+        if wanted.status not in _STATUSES:
+            raise WrongUse(
+                f'unknown status "{wanted.status}"', remedy="one of stored, duplicate, rejected"
             )
         if self._feed.full:
-            return _error(
+            return refuse(
                 503,
                 f"{limits.live_subscribers_max} are watching already",
                 "close one of them",
                 retry_seconds=10,
             )
         return StreamingResponse(
-            self._feed.watch(Filter(**asked)),
+            self._feed.watch(wanted, request.state.who.accounts),
             media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+            headers={**PRIVATE, "x-accel-buffering": "no"},
         )
 
     async def replay(self, request: Request) -> Response:
         """Decode journaled requests again; progress as JSON lines, the result last."""
-        body = await _body(request)
+        body = await body_of(request, limits.api_body_bytes_max)
         try:
-            order = msgspec.json.decode(body or b"", type=ReplayOrder)
+            order = msgspec.json.decode(body, type=ReplayOrder)
         except ValueError as error:
-            return _error(400, str(error), 'send {"since": MICROSECONDS} or {"request_id": "UUID"}')
+            remedy = 'send {"since": MICROSECONDS} or {"request_id": "UUID"}'
+            raise WrongUse(str(error), remedy=remedy) from None
         if order.since is None and order.request_id is None:
-            return _error(400, "from when?", 'send "since" or "request_id"')
+            raise WrongUse("from when?", remedy='send "since" or "request_id"')
         if self._replaying:
-            return _error(409, "a replay is running", "wait for its end", retry_seconds=10)
+            return refuse(409, "a replay is running", "wait for its end", retry_seconds=10)
         self._replaying = True
 
         def work(progress: Progress) -> dict[str, Any]:
@@ -246,7 +186,7 @@ class Console:
     async def backup(self, request: Request) -> Response:
         """Copy the hub's part into the data folder, for `headwater backup` to take away."""
         if self._backing_up:
-            return _error(409, "a backup is being taken", "wait for its end", retry_seconds=10)
+            return refuse(409, "a backup is being taken", "wait for its end", retry_seconds=10)
         self._backing_up = True
 
         def work(progress: Progress) -> dict[str, Any]:
@@ -260,18 +200,3 @@ class Console:
     def _replay_ended(self) -> None:
         # The place is free again when the work ends, also when the asker has gone away before.
         self._replaying = False
-
-
-async def _body(request: Request) -> bytes | None:
-    """The body, None once it is longer than a query may be."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limits.query_text_bytes_max:
-            return None
-    return bytes(body)
-
-
-def _error(status: int, what: str, remedy: str, *, retry_seconds: int = 0) -> JSONResponse:
-    headers = {"retry-after": str(retry_seconds)} if retry_seconds else None
-    return JSONResponse({"error": what, "remedy": remedy}, status, headers)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,27 +22,45 @@ from headwater import limits
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """What a watcher wants to see; an empty field is no condition. `name` is exact."""
+    """What a watcher wants to see; an empty field is no condition. `name` is exact, `person` a
+    person's id, `status` one of stored, duplicate, rejected. `rows` is how many rows a second are
+    wanted at the most: then `event: counts` says how many there were in all; 0: every row."""
 
     account: str = ""
     dialect: str = ""
     name: str = ""
     status: str = ""
+    person: str = ""
+    rows: int = 0
 
-    def matches(self, row: object) -> bool:
-        """Whether a row has every value that is asked for."""
-        return all(
-            getattr(row, field) == wanted
-            for field in ("account", "dialect", "name", "status")
-            if (wanted := getattr(self, field))
-        )
+
+class Picked(msgspec.Struct, frozen=True):
+    """What of a batch a watcher asked for: how many, by dialect and status; and rows, the newest
+    last."""
+
+    counts: dict[str, dict[str, int]]
+    rows: list[object]
+
+
+class Batch(Protocol):
+    """What the loader has decided in one step."""
+
+    def __len__(self) -> int: ...
+
+    def pick(self, wanted: Filter, accounts: frozenset[str] | None, rows_max: int | None) -> Picked:
+        """What matches a filter, of some accounts (None: of all); all rows of it, or the newest
+        `rows_max` of each status."""
+        ...
 
 
 class _Watcher:
-    def __init__(self, wanted: Filter) -> None:
+    def __init__(self, wanted: Filter, accounts: frozenset[str] | None) -> None:
         self.wanted = wanted
+        self.accounts = accounts
         self.queue: asyncio.Queue[bytes] = asyncio.Queue(limits.live_queue_events_max)
         self.dropped = False
+        self._second = 0
+        self._left = 0
 
     def put(self, event: bytes) -> None:
         """On the event loop."""
@@ -51,6 +70,24 @@ class _Watcher:
             except asyncio.QueueFull:
                 self.dropped = True
 
+    def picked(self, batch: Batch, encode: Callable[[Any], bytes]) -> list[bytes]:
+        """On the feed's thread: what this one sees of a batch, as server-sent events."""
+        sampled = self.wanted.rows > 0
+        if sampled:
+            second = int(time.monotonic())
+            if second != self._second:
+                self._second, self._left = second, self.wanted.rows
+        # One more than the queue holds is enough to know that it overflows.
+        most = self._left if sampled else limits.live_queue_events_max + 1
+        picked = batch.pick(self.wanted, self.accounts, most)
+        rows = picked.rows[-most:] if most else []
+        events = [b"data: " + encode(row) + b"\n\n" for row in rows]
+        if sampled:
+            self._left -= len(rows)
+            if picked.counts:
+                events.insert(0, b"event: counts\ndata: " + encode(picked.counts) + b"\n\n")
+        return events
+
 
 class Feed:
     """Spreads rows to watchers. Make it on the event loop that serves them."""
@@ -59,35 +96,22 @@ class Feed:
         self._loop = loop
         self._encode = encode
         self._watchers: frozenset[_Watcher] = frozenset()
-        self._batches: queue.Queue[Sequence[object]] = queue.Queue(limits.live_batches_max)
+        self._batches: queue.Queue[Batch] = queue.Queue(limits.live_batches_max)
         self._missed = 0
         threading.Thread(target=self._run, name="live-feed", daemon=True).start()
 
-    def publish(self, rows: Sequence[object]) -> None:
+    def publish(self, batch: Batch) -> None:
         """From the loader's thread: show these rows to whoever wants them."""
-        if self._watchers and rows:
+        if self._watchers and len(batch):
             try:
-                self._batches.put_nowait(rows)
+                self._batches.put_nowait(batch)
             except queue.Full:
-                self._missed += len(rows)
+                self._missed += len(batch)
 
     def _run(self) -> None:
         while True:
-            rows = self._batches.get()
-            watchers = self._watchers
-            encoded: dict[int, bytes] = {}
-            picked: list[tuple[_Watcher, list[bytes]]] = []
-            for watcher in watchers:
-                events: list[bytes] = []
-                for place, row in enumerate(rows):
-                    # One more than the queue holds is enough to know that it overflows.
-                    if len(events) > limits.live_queue_events_max:
-                        break
-                    if watcher.wanted.matches(row):
-                        if place not in encoded:
-                            encoded[place] = b"data: " + self._encode(row) + b"\n\n"
-                        events.append(encoded[place])
-                picked.append((watcher, events))
+            batch = self._batches.get()
+            picked = [(watcher, watcher.picked(batch, self._encode)) for watcher in self._watchers]
             missed, self._missed = self._missed, 0
             try:
                 self._loop.call_soon_threadsafe(_deliver, picked, missed)
@@ -104,10 +128,17 @@ class Feed:
         """Whether one more watcher would be too many."""
         return len(self._watchers) >= limits.live_subscribers_max
 
-    async def watch(self, wanted: Filter, *, beat_seconds: float = 15.0) -> AsyncIterator[bytes]:
+    async def watch(
+        self,
+        wanted: Filter,
+        accounts: frozenset[str] | None = None,
+        *,
+        beat_seconds: float = 15.0,
+    ) -> AsyncIterator[bytes]:
         """Server-sent events: a `data:` line for each row, a comment when there is none for a
-        while (so that both ends notice a dead connection), `event: dropped` for a slow reader."""
-        watcher = _Watcher(wanted)
+        while (so that both ends notice a dead connection), `event: dropped` for a slow reader.
+        Nothing is seen of other accounts than `accounts` (None: of all)."""
+        watcher = _Watcher(wanted, accounts)
         self._watchers |= {watcher}
         try:
             yield b": watching\n\n"

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from headwater import limits
 from headwater.errors import HeadwaterError, NotFound, QueryRefused, WrongUse
+from headwater.view.api import Endpoint
 from headwater.view.formats import to_json
 from headwater.view.progress import LINES, Progress, lines_of
 
@@ -64,6 +64,7 @@ class People(Protocol):
         ...
 
 
+Handler = Callable[[Request], Awaitable[Response]]
 #: Erases, blocking: person id, account; calls the third argument with progress; the receipt.
 Erase = Callable[[str, str, Progress], dict[str, Any]]
 
@@ -79,16 +80,24 @@ class PeopleRoutes:
         self._exporting = 0
         self._erasing = False
 
-    def routes(self) -> list[Route]:
-        """For the console's application."""
+    def endpoints(self) -> list[Endpoint]:
+        """For the console's API."""
+
+        def one(
+            method: str, path: str, summary: str, raw: Handler, scope: str = "read"
+        ) -> Endpoint:
+            return Endpoint(
+                method=method, path=path, summary=summary, answer=None, raw=raw, scope=scope
+            )
+
         return [
-            Route("/api/people", self.find),
-            Route("/api/people/{ident}", self.show),
-            Route("/api/people/{ident}/export", self.export),
-            Route("/api/people/{ident}/erase", self.erase, methods=["POST"]),
-            Route("/api/merges", self.merges),
-            Route("/api/merges/{ident}/undo", self.undo, methods=["POST"]),
-            Route("/api/merges/{ident}/allow", self.allow, methods=["POST"]),
+            one("GET", "/api/people", "Who carries an identifier; find, account.", self.find),
+            one("GET", "/api/people/{ident}", "All that is known of one person.", self.show),
+            one("GET", "/api/people/{ident}/export", "Everything about one person.", self.export),
+            one("POST", "/api/people/{ident}/erase", "Erase one person.", self.erase, "admin"),
+            one("GET", "/api/merges", "Which two became one; account.", self.merges),
+            one("POST", "/api/merges/{ident}/undo", "Take a merge back.", self.undo, "admin"),
+            one("POST", "/api/merges/{ident}/allow", "Let it count again.", self.allow, "admin"),
         ]
 
     async def find(self, request: Request) -> Response:

@@ -3,6 +3,7 @@
     HeadwaterError
     ├── ConfigError          the configuration is wrong: where, what, remedy
     ├── WrongUse             a command was asked in a way that it cannot follow
+    │   └── TooLong          what was sent to the console is over its bound
     ├── NotFound             nothing is known under the id that was given
     ├── DataError            the data folder cannot be used as it is
     │   ├── JournalDamaged   a journal file is torn or damaged: file, what is lost, remedy
@@ -37,6 +38,10 @@ class ConfigError(HeadwaterError):
 
 class WrongUse(HeadwaterError):
     """A command was asked in a way that it cannot follow."""
+
+
+class TooLong(WrongUse):
+    """What was sent to the console is over its bound."""
 
 
 class NotFound(HeadwaterError):

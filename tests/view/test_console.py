@@ -1,38 +1,39 @@
-"""The console's API over a real socket: who may ask, what is answered, and what is bounded."""
+"""The console over a real socket: who may ask, what is answered, and what is bounded."""
 
 from __future__ import annotations
 
-import asyncio
+import gzip
+import hashlib
 import http.client
-import socket
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
-import uvicorn
 
 from headwater.clock import system_clock
-from headwater.errors import NotFound, QueryRefused, StoreError, WrongUse
-from headwater.view.access import COOKIE, SESSION_SECONDS, Access
-from headwater.view.console import Console, ReplayOrder
-from headwater.view.live import Feed
+from headwater.errors import QueryRefused, StoreError
+from headwater.view.access import COOKIE, OWNER, SESSION_SECONDS, Access, ConsoleToken, Who
+from headwater.view.pages import PAGES
+from headwater.view.sql import SqlRoutes
+from tests.view.batches import Row, Rows
+from tests.view.running import TOKEN, Running
 
-TOKEN = "console-token-for-this-test"
+READER, KEPT, ADMIN = "reader-token", "kept-to-acme-token", "admin-token"
+TOKENS = [
+    ConsoleToken(hashlib.sha256(token.encode()).digest(), who)
+    for token, who in (
+        (READER, Who("reader", admin=False)),
+        (KEPT, Who("kept", admin=False, accounts=frozenset({"acme"}))),
+        (ADMIN, Who("second", admin=True)),
+    )
+]
 
 
-class Row(msgspec.Struct):
-    """A row of the feed."""
-
-    account: str = "acme"
-    dialect: str = "vaix"
-    name: str = "clicks:event"
-    status: str = "stored"
-
-
-def query(sql: str, form: str) -> bytes:
+def query(sql: str, form: str, who: Who) -> bytes:
     if "insert" in sql:
         raise QueryRefused("only SELECT", remedy="ask a question")
     if "down" in sql:
@@ -40,131 +41,19 @@ def query(sql: str, form: str) -> bytes:
     if "slow" in sql:
         time.sleep(0.3)
     assert form == "JSONCompactEachRowWithNamesAndTypes"
+    if "whose" in sql:
+        sql = ",".join(sorted(who.accounts)) if who.accounts is not None else "all"
     return b'["sql"]\n["String"]\n["%b"]\n' % sql.encode()
 
 
-def replay(order: ReplayOrder, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    progress({"requests": 1})
-    if order.since == -1:
-        raise StoreError("no room", remedy="make some")
-    time.sleep(0.2)
-    return {"requests": 2}
-
-
-class Somebody:
-    """Who answers about people."""
-
-    def __init__(self) -> None:
-        self.undone: list[str] = []
-
-    def find(self, text: str, account: str = "") -> dict[str, Any]:
-        return {"people": [{"person_id": "p1", "value": text, "account": account}], "more": False}
-
-    def show(self, ident: str, *, history: bool = False) -> dict[str, Any]:
-        self.locate(ident)
-        return {"person_id": ident, "history": [1] if history else None}
-
-    def locate(self, ident: str) -> tuple[str, str]:
-        if ident == "nonsense":
-            raise WrongUse("that is no id", remedy="find it")
-        if ident != "p1":
-            raise NotFound(f"no such person: {ident}", remedy="find it")
-        return ident, "acme"
-
-    def export(self, ident: str) -> Iterator[bytes]:
-        self.locate(ident)
-        yield b'{"person":{}}\n'
-        time.sleep(0.1)
-        yield b'{"end":{}}\n'
-
-    def merges(self, account: str = "") -> dict[str, Any]:
-        return {"merges": [{"account": account}], "more": False}
-
-    def undo(self, merge: str) -> dict[str, Any]:
-        self.undone.append(merge)
-        return {"merge_id": merge, "undone_at": "now"}
-
-    def allow(self, merge: str) -> dict[str, Any]:
-        self.undone.remove(merge)
-        return {"merge_id": merge, "undone_at": None}
-
-
-def erase(person: str, account: str, progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    progress({"rows": 1})
-    time.sleep(0.2)
-    return {"person_id": person, "account": account, "rows": 2}
-
-
-class Running:
-    """A console on a free port."""
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self.people = Somebody()
-        self.feed: Feed
-        self._started = threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        assert self._started.wait(10)
-
-    def _run(self) -> None:
-        asyncio.run(self._serve())
-
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.feed = Feed(loop, encode=msgspec.json.encode)
-        console = Console(
-            access=Access(token=TOKEN, hosts=["headwater.internal"], clock=system_clock),
-            query=query,
-            replay=replay,
-            backup=lambda: {"loaded": {"0": 7}},
-            people=self.people,
-            erase=erase,
-            metrics=lambda: b"headwater_up 1\n",
-            ready=lambda: self.reason,
-            feed=self.feed,
-        )
-        self._server = uvicorn.Server(
-            uvicorn.Config(console.app(), log_level="warning", lifespan="off")
-        )
-        task = loop.create_task(self._server.serve([self._socket]))
-        while not self._server.started:  # noqa: ASYNC110 - uvicorn offers no event
-            await asyncio.sleep(0.01)
-        self._started.set()
-        await task
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._server.force_exit = True
-        self._thread.join(10)
-        self._socket.close()
-
-    def ask(
-        self, method: str, path: str, body: object = None, **headers: str
-    ) -> tuple[int, dict[str, str], bytes]:
-        """One request; the token goes along unless `authorization` says otherwise."""
-        sent = {"authorization": f"Bearer {TOKEN}"}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        sent = {name: value for name, value in sent.items() if value}
-        data = body if isinstance(body, bytes) else msgspec.json.encode(body) if body else None
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path, data, sent)
-            answer = connection.getresponse()
-            return (
-                answer.status,
-                {name.lower(): value for name, value in answer.getheaders()},
-                answer.read(),
-            )
-        finally:
-            connection.close()
-
-
 @pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    console = Running()
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    sql = SqlRoutes(
+        query=query,
+        tables=lambda: {"events": [("event_id", "UUID")]},
+        folder=tmp_path_factory.mktemp("data") / "queries",
+    )
+    console = Running(sql.endpoints(), TOKENS)
     yield console
     console.stop()
 
@@ -190,10 +79,9 @@ def test_readiness_gives_the_reason_why_not(running: Running) -> None:
         "/api/query",
         "/api/live",
         "/api/replay",
-        "/api/people?find=x",
-        "/api/people/p1",
-        "/api/people/p1/export",
-        "/api/merges",
+        "/api/openapi.json",
+        "/api/queries",
+        "/explore",
         "/nothing",
     ],
 )
@@ -309,16 +197,167 @@ def test_a_session_may_ask_from_its_own_origin_and_from_no_other(running: Runnin
 
 def test_a_session_ends_and_cannot_be_made_without_the_token() -> None:
     now = system_clock()
-    made = Access(token=TOKEN, hosts=[], clock=lambda: now).session()
-    assert Access(token=TOKEN, hosts=[], clock=lambda: now).session_right(made)
-    later = now + (SESSION_SECONDS + 1) * 1_000_000
-    assert not Access(token=TOKEN, hosts=[], clock=lambda: later).session_right(made)
-    assert not Access(token="other", hosts=[], clock=lambda: now).session_right(made)
+
+    def access(token: str = TOKEN, *, at: int = now) -> Access:
+        return Access(token=token, hosts=[], clock=lambda: at, tokens=TOKENS)
+
+    made = access().session()
+    assert access().session_of(made) == OWNER
+    assert access(at=now + (SESSION_SECONDS + 1) * 1_000_000).session_of(made) is None
+    assert access("other").session_of(made) is None
     until, _, signature = made.partition(".")
     longer = f"{int(until) + 1}.{signature}"
-    assert not Access(token=TOKEN, hosts=[], clock=lambda: now).session_right(longer)
-    for nonsense in ("", ".", "x.y", "²." + signature, f"{until}.é"):
-        assert not Access(token=TOKEN, hosts=[], clock=lambda: now).session_right(nonsense)
+    assert access().session_of(longer) is None
+    for nonsense in ("", ".", "x.y", "²." + signature, f"{until}.é", f"{made}second", made[:-2]):
+        assert access().session_of(nonsense) is None
+
+
+def test_a_session_is_its_tokens_and_ends_with_it() -> None:
+    access = Access(token=TOKEN, hosts=[], clock=system_clock, tokens=TOKENS)
+    made = access.session(TOKENS[0].who)
+    assert access.session_of(made) == TOKENS[0].who
+    assert access.session_of(made.replace("reader", "second")) is None
+    replaced = ConsoleToken(hashlib.sha256(b"another").digest(), TOKENS[0].who)
+    access.use(hosts=[], tokens=[replaced])
+    assert access.session_of(made) is None
+    access.use(hosts=[], tokens=[])
+    assert access.session_of(made) is None
+    assert access.who_has(READER) is None
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def test_a_reader_changes_nothing(running: Running) -> None:
+    for method, path, body in (
+        ("POST", "/api/replay", {"since": 0}),
+        ("POST", "/api/backup", None),
+        ("PUT", "/api/queries/x", {"sql": "select 1"}),
+        ("DELETE", "/api/queries/x", None),
+    ):
+        status, _, said = running.ask(method, path, body, **bearer(READER))
+        assert (path, status) == (path, 403)
+        assert b"admin" in said
+    assert running.ask("POST", "/api/query", {"sql": "select 1"}, **bearer(READER))[0] == 200
+    assert running.ask("POST", "/api/backup", **bearer(ADMIN))[0] == 200
+
+
+def test_a_token_of_one_account_asks_about_that_account(running: Running) -> None:
+    for token, seen in ((KEPT, "acme"), (READER, "all"), (TOKEN, "all")):
+        for method, path, body in (
+            ("POST", "/api/query", {"sql": "whose"}),
+            ("GET", "/api/query?sql=whose", None),
+        ):
+            _, _, answer = running.ask(method, path, body, **bearer(token))
+            assert msgspec.json.decode(answer)["rows"] == [[seen]]
+    page = running.ask("GET", "/", **bearer(KEPT))[2]
+    assert b"acme" in page
+    assert b"other" not in page
+    assert b"other" in running.ask("GET", "/")[2]
+
+
+def form(**fields: str) -> bytes:
+    return urlencode(fields).encode()
+
+
+def test_a_browser_without_a_session_is_asked_for_a_token(running: Running) -> None:
+    own = {"origin": f"http://127.0.0.1:{running.port}", "authorization": ""}
+    status, headers, _ = running.ask(
+        "GET", "/explore?by=name", authorization="", accept="text/html"
+    )
+    assert (status, headers["location"]) == (303, "/login?next=/explore%3Fby%3Dname")
+    status, headers, page = running.ask("GET", headers["location"], authorization="")
+    assert status == 200
+    assert b'name="next" value="/explore?by=name"' in page
+    status, headers, page = running.ask("POST", "/login", form(token="wrong", next="/sql"), **own)
+    assert (status, "set-cookie" in headers) == (401, False)
+    assert b"not a token" in page
+    status, headers, _ = running.ask("POST", "/login", form(token=READER, next="/sql"), **own)
+    assert (status, headers["location"]) == (303, "/sql")
+    cookie = headers["set-cookie"].partition(";")[0]
+    assert running.ask("GET", "/sql", authorization="", cookie=cookie)[0] == 200
+    status, headers, _ = running.ask("POST", "/logout", cookie=cookie, **own)
+    assert status == 303
+    assert 'headwater_session=""' in headers["set-cookie"]
+
+
+@pytest.mark.parametrize(
+    "onward", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:1", ""]
+)
+def test_a_login_leads_nowhere_else(running: Running, onward: str) -> None:
+    own = {"origin": f"http://127.0.0.1:{running.port}", "authorization": ""}
+    _, headers, _ = running.ask("POST", "/login", form(token=TOKEN, next=onward), **own)
+    assert headers["location"] == "/"
+
+
+def test_nobody_signs_a_browser_in_from_another_site(running: Running) -> None:
+    for headers in ({"origin": "http://evil.example"}, {}):
+        sent = {"authorization": "", **headers}
+        assert running.ask("POST", "/login", form(token=TOKEN, next="/"), **sent)[0] == 403
+
+
+def test_every_answer_carries_the_headers_that_keep_a_page_to_itself(running: Running) -> None:
+    for path in ("/", "/login", "/static/frame.js", "/api/openapi.json", "/nothing", "/healthz"):
+        _, headers, _ = running.ask("GET", path)
+        policy = headers["content-security-policy"]
+        assert "script-src 'self';" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+
+
+def test_every_page_there_is_answers_with_its_own_script(running: Running) -> None:
+    for page in PAGES:
+        status, headers, text = running.ask("GET", page.path.replace("{ident}", "x"))
+        assert (page.path, status) == (page.path, 200)
+        assert headers["cache-control"] == "no-store"
+        script = re.search(rb'src="(/static/%b\.js\?\w+)"' % page.name.encode(), text)
+        assert script is not None
+        status, headers, _ = running.ask("GET", script[1].decode(), authorization="")
+        assert (status, "immutable" in headers["cache-control"]) == (200, True)
+
+
+def test_a_file_is_sent_once_and_compressed(running: Running) -> None:
+    _, headers, plain = running.ask("GET", "/static/plotly.js")
+    assert b"plotly.js v" in plain[:200]
+    _, packed_headers, packed = running.ask("GET", "/static/plotly.js", accept_encoding="gzip")
+    assert gzip.decompress(packed) == plain
+    assert packed_headers["content-encoding"] == "gzip"
+    status, _, body = running.ask("GET", "/static/plotly.js", if_none_match=headers["etag"])
+    assert (status, body) == (304, b"")
+    for name in ("../console.py", "%2e%2e/console.py", "nothing.js", ""):
+        assert running.ask("GET", f"/static/{name}")[0] == 404
+
+
+def test_the_description_names_every_endpoint_with_its_scope(running: Running) -> None:
+    described = msgspec.json.decode(running.ask("GET", "/api/openapi.json")[2])
+    assert described["openapi"] == "3.1.0"
+    query_ = described["paths"]["/api/query"]["post"]
+    assert query_["security"][0] == {"token": ["read"]}
+    assert described["paths"]["/api/replay"]["post"]["security"][0] == {"token": ["admin"]}
+    name = described["paths"]["/api/queries/{name}"]["put"]["parameters"][0]
+    assert (name["name"], name["in"]) == ("name", "path")
+    text = msgspec.json.encode(described).decode()
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+    assert named <= set(described["components"]["schemas"])
+
+
+def test_queries_are_kept_as_files(running: Running) -> None:
+    kept = running.ask("PUT", "/api/queries/last%20hour", {"sql": "select 'é'"})
+    assert (kept[0], msgspec.json.decode(kept[2])["name"]) == (200, "last hour")
+    listed = msgspec.json.decode(running.ask("GET", "/api/queries")[2])
+    assert {"name": "last hour", "sql": "select 'é'"} in listed
+    assert running.ask("DELETE", "/api/queries/last%20hour")[0] == 200
+    assert running.ask("DELETE", "/api/queries/last%20hour")[0] == 404
+    for name in ("..", ".hidden", "a%2Fb", "a%00b", "x" * 65):
+        status, _, _ = running.ask("PUT", f"/api/queries/{name}", {"sql": "select 1"})
+        assert (name, status in (400, 404)) == (name, True)
+
+
+def test_an_unknown_parameter_is_refused_and_named(running: Running) -> None:
+    status, _, said = running.ask("GET", "/api/query?sgl=x")
+    assert (status, b"sgl" in said, b"sql" in said) == (400, True, True)
 
 
 def test_the_live_feed_streams_rows_that_pass_the_filter(running: Running) -> None:
@@ -330,7 +369,7 @@ def test_the_live_feed_streams_rows_that_pass_the_filter(running: Running) -> No
     assert answer.status == 200
     assert answer.getheader("content-type", "").startswith("text/event-stream")
     assert answer.readline().startswith(b":")
-    running.feed.publish([Row(), Row(status="rejected")])
+    running.feed.publish(Rows([Row(), Row(status="rejected")]))
     while not (line := answer.readline()).startswith(b"data: "):
         assert line in (b"\n",)
     assert msgspec.json.decode(line[6:], type=Row) == Row(status="rejected")
@@ -378,92 +417,3 @@ def test_one_replay_runs_at_a_time(running: Running) -> None:
     for thread in threads:
         thread.join()
     assert sorted(statuses) == [200, 409]
-
-
-# --- people --------------------------------------------------------------------------------------
-
-
-def asked(running: Running, path: str, method: str = "GET") -> tuple[int, Any]:
-    status, _, body = running.ask(method, path)
-    return status, msgspec.json.decode(body)
-
-
-def test_people_are_found_shown_and_listed(running: Running) -> None:
-    assert asked(running, "/api/people?find=email:a%2Bb%40c.d&account=acme") == (
-        200,
-        {
-            "people": [{"person_id": "p1", "value": "email:a+b@c.d", "account": "acme"}],
-            "more": False,
-        },
-    )
-    assert asked(running, "/api/people/p1") == (200, {"person_id": "p1", "history": None})
-    assert asked(running, "/api/people/p1?history=1")[1]["history"] == [1]
-    assert asked(running, "/api/merges?account=acme")[1]["merges"] == [{"account": "acme"}]
-
-
-@pytest.mark.parametrize("rest", ["", "/export"])
-def test_nobody_is_404_and_no_id_is_400_with_a_remedy(running: Running, rest: str) -> None:
-    for ident, status in (("p2", 404), ("nonsense", 400)):
-        got, said = asked(running, f"/api/people/{ident}{rest}")
-        assert got == status
-        assert said["error"]
-        assert said["remedy"] == "find it"
-    assert asked(running, "/api/people")[0] == 400
-
-
-def test_a_merge_is_undone_and_allowed_by_post_only(running: Running) -> None:
-    assert running.ask("GET", "/api/merges/m1/undo")[0] == 405
-    assert asked(running, "/api/merges/m1/undo", "POST")[1]["undone_at"] == "now"
-    assert running.people.undone == ["m1"]
-    assert asked(running, "/api/merges/m1/allow", "POST")[1]["undone_at"] is None
-    assert running.people.undone == []
-
-
-@pytest.mark.parametrize("path", ["/api/merges/m2/undo", "/api/people/p1/erase"])
-def test_a_session_changes_people_from_its_own_origin_only(running: Running, path: str) -> None:
-    cookie = f"{COOKIE}={Access(token=TOKEN, hosts=[], clock=system_clock).session()}"
-    for origin, status in (("http://evil.example", 403), (f"http://127.0.0.1:{running.port}", 200)):
-        got, _, _ = running.ask("POST", path, authorization="", cookie=cookie, origin=origin)
-        assert (origin, got) == (origin, status)
-    assert running.ask("POST", path, authorization="")[0] == 401
-
-
-def test_an_export_is_streamed_and_a_few_run_at_once(running: Running) -> None:
-    status, headers, body = running.ask("GET", "/api/people/p1/export")
-    assert (status, body.splitlines()) == (200, [b'{"person":{}}', b'{"end":{}}'])
-    assert headers["content-type"].startswith("application/x-ndjson")
-    assert headers["cache-control"] == "no-store"
-    statuses: list[int] = []
-
-    def ask() -> None:
-        statuses.append(running.ask("GET", "/api/people/p1/export")[0])
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses) == [200, 200, 503, 503]
-    assert running.ask("GET", "/api/people/p1/export")[0] == 200, "a place is free again"
-
-
-def test_an_export_that_nobody_waits_for_gives_its_place_back(running: Running) -> None:
-    for _ in range(8):
-        with socket.create_connection(("127.0.0.1", running.port)) as gone:
-            gone.sendall(
-                b"GET /api/people/p1/export HTTP/1.1\r\nHost: localhost\r\n"
-                b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
-            )
-        time.sleep(0.3)
-    assert running.ask("GET", "/api/people/p1/export")[0] == 200
-
-
-def test_an_erasure_streams_its_progress_and_ends_with_the_receipt(running: Running) -> None:
-    status, _, body = running.ask("POST", "/api/people/p1/erase")
-    assert status == 200
-    assert [msgspec.json.decode(line) for line in body.splitlines()] == [
-        {"progress": {"rows": 1}},
-        {"result": {"person_id": "p1", "account": "acme", "rows": 2}},
-    ]
-    assert running.ask("POST", "/api/people/p2/erase")[0] == 404
-    assert running.ask("POST", "/api/people/p1/erase")[0] == 200, "a refusal holds no place"

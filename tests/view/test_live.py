@@ -8,19 +8,10 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import msgspec
-import pytest
 
 from headwater import limits
 from headwater.view.live import Feed, Filter
-
-
-class Row(msgspec.Struct):
-    """Enough of a row of the feed."""
-
-    account: str = "acme"
-    dialect: str = "vaix"
-    name: str = "clicks:event"
-    status: str = "stored"
+from tests.view.batches import Row, Rows
 
 
 def feed_here() -> Feed:
@@ -34,27 +25,11 @@ async def begin(feed: Feed, wanted: Filter) -> AsyncGenerator[bytes, None]:
     return stream
 
 
-@pytest.mark.parametrize(
-    ("wanted", "seen"),
-    [
-        (Filter(), 3),
-        (Filter(account="acme"), 2),
-        (Filter(dialect="orbee"), 1),
-        (Filter(name="clicks:event"), 2),
-        (Filter(status="rejected"), 1),
-        (Filter(account="acme", status="rejected"), 0),
-    ],
-)
-def test_a_watcher_sees_what_it_asked_for(wanted: Filter, seen: int) -> None:
-    rows = [Row(), Row(account="other", status="rejected"), Row(dialect="orbee", name="view:form")]
-    assert sum(wanted.matches(row) for row in rows) == seen
-
-
 def test_a_row_published_in_a_thread_reaches_the_watcher_as_a_data_line() -> None:
     async def main() -> bytes:
         feed = feed_here()
         stream = await begin(feed, Filter())
-        await asyncio.to_thread(feed.publish, [Row()])
+        await asyncio.to_thread(feed.publish, Rows([Row()]))
         line = await asyncio.wait_for(anext(stream), 5)
         await stream.aclose()
         return line
@@ -70,8 +45,8 @@ def test_a_slow_watcher_is_dropped_and_told_and_the_others_go_on() -> None:
         feed = feed_here()
         slow = await begin(feed, Filter())
         quick = await begin(feed, Filter(name="last"))
-        await asyncio.to_thread(feed.publish, [Row()] * (limits.live_queue_events_max + 1))
-        await asyncio.to_thread(feed.publish, [Row(name="last")])
+        await asyncio.to_thread(feed.publish, Rows([Row()] * (limits.live_queue_events_max + 1)))
+        await asyncio.to_thread(feed.publish, Rows([Row(name="last")]))
         assert b"last" in await asyncio.wait_for(anext(quick), 5)
         lines = [line async for line in slow]
         await quick.aclose()
@@ -114,11 +89,11 @@ def test_publishing_after_the_loop_has_closed_is_no_error() -> None:
     feed, stream = loop.run_until_complete(main())
     loop.run_until_complete(stream.aclose())
     loop.close()
-    feed.publish([Row()])
+    feed.publish(Rows([Row()]))
 
 
 def test_batches_that_come_too_fast_are_left_out_and_counted() -> None:
-    class Slow(list[Row]):
+    class Slow(Rows):
         """A batch that takes its time to be looked at."""
 
         def __iter__(self) -> Iterator[Row]:
@@ -136,3 +111,37 @@ def test_batches_that_come_too_fast_are_left_out_and_counted() -> None:
         return line
 
     assert 1 <= msgspec.json.decode(asyncio.run(main()).split(b"data: ")[1])["rows"] <= 10
+
+
+def test_a_watcher_that_wants_a_few_rows_a_second_is_told_how_many_there_were() -> None:
+    async def main() -> list[bytes]:
+        feed = feed_here()
+        stream = await begin(feed, Filter(rows=3))
+        for place in range(4):
+            batch = Rows([Row(name=f"{place}.{nth}") for nth in range(500)])
+            await asyncio.to_thread(feed.publish, batch)
+        lines = [await asyncio.wait_for(anext(stream), 5) for _ in range(4)]
+        seen = list(lines)
+        while sum(line.startswith(b"event: counts") for line in seen) < 4:
+            seen.append(await asyncio.wait_for(anext(stream), 5))
+        await stream.aclose()
+        return seen
+
+    lines = asyncio.run(main())
+    counts = [line for line in lines if line.startswith(b"event: counts")]
+    assert counts == [b'event: counts\ndata: {"vaix":{"stored":500}}\n\n'] * 4
+    rows = [line for line in lines if line.startswith(b"data:")]
+    assert 3 <= len(rows) <= 6, "three of a second, and the four batches fall into two at the most"
+    assert b"0.499" in rows[2]
+
+
+def test_a_watcher_kept_to_an_account_sees_nothing_of_others() -> None:
+    async def main() -> bytes:
+        feed = feed_here()
+        stream = feed.watch(Filter(), frozenset({"acme"}))
+        await anext(stream)
+        batch = Rows([Row(account="other"), Row(account="acme")])
+        await asyncio.to_thread(feed.publish, batch)
+        return await asyncio.wait_for(anext(stream), 5)
+
+    assert b'"acme"' in asyncio.run(main())

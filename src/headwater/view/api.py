@@ -21,7 +21,14 @@ from starlette.routing import Route
 
 import headwater
 from headwater import limits
-from headwater.errors import Forbidden, HeadwaterError, NotFound, QueryRefused, WrongUse
+from headwater.errors import (
+    Forbidden,
+    HeadwaterError,
+    NotFound,
+    QueryRefused,
+    TooLong,
+    WrongUse,
+)
 from headwater.view.access import Who
 from headwater.view.formats import to_json
 
@@ -184,12 +191,12 @@ class _Nothing(msgspec.Struct):
 
 
 async def body_of(request: Request, bytes_max: int) -> bytes:
-    """The body. Raises WrongUse once it is longer."""
+    """The body. Raises TooLong."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > bytes_max:
-            raise WrongUse(f"the body is longer than {bytes_max} bytes", remedy="make it shorter")
+            raise TooLong(f"the body is longer than {bytes_max} bytes", remedy="make it shorter")
     return bytes(body)
 
 
@@ -207,6 +214,8 @@ def refusal(error: HeadwaterError) -> JSONResponse:
         return refuse(404, error.message, error.remedy)
     if isinstance(error, Forbidden):
         return refuse(403, error.message, error.remedy)
+    if isinstance(error, TooLong):
+        return refuse(413, error.message, error.remedy)
     if isinstance(error, (WrongUse, QueryRefused)):
         return refuse(400, error.message, error.remedy)
     log.warning("not answered: %s", error)

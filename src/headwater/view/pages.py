@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import headwater
 from headwater import limits
-from headwater.errors import WrongUse
+from headwater.errors import TooLong
 from headwater.view.access import COOKIE, SESSION_SECONDS, Access, Who
-from headwater.view.api import PRIVATE, body_of, refuse
+from headwater.view.api import PRIVATE, body_of, refusal, refuse
 
 _HERE = Path(__file__).parent
 _YEAR = "public, max-age=31536000, immutable"
@@ -124,8 +124,8 @@ class Pages:
             form = parse_qs(
                 (await body_of(request, limits.query_text_bytes_max)).decode("utf-8", "replace")
             )
-        except WrongUse as error:
-            return refuse(413, error.message, error.remedy)
+        except TooLong as error:
+            return refusal(error)
         onward = _inside(form.get("next", ["/"])[0])
         who = await run_in_threadpool(self._access.who_has, form.get("token", [""])[0].strip())
         if who is None:

@@ -19,7 +19,7 @@ from headwater.event import Sign
 from headwater.gathering import Said
 from headwater.resolve.attribution import Attribution, Who
 from headwater.resolve.client_sessions import SessionIds, pulse_rows
-from headwater.resolve.evidence import NOBODY
+from headwater.resolve.keys import NOBODY
 from headwater.resolve.registry import People
 from headwater.resolve.sessions import DERIVED, DerivedSessions, Occasion, Person
 from headwater.store.people import PeopleStore

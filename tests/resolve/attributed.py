@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from headwater.resolve.attribution import Attribution, Who
-from headwater.resolve.evidence import NOBODY, Evidence, Merge
-from headwater.resolve.keys import Pieces, key_id, order_bytes, owner_at
+from headwater.resolve.evidence import Evidence, Merge
+from headwater.resolve.keys import NOBODY, Pieces, key_id, order_bytes, owner_at
 from headwater.resolve.sqlite_people import SqlitePeople
 from headwater.store.rows import event_ids
 from tests.resolve.histories import Kept, stored

@@ -21,8 +21,8 @@ from headwater.accept.request import Request
 from headwater.errors import RegistryFailed, StoreError
 from headwater.event import Identity, Sign
 from headwater.resolve.client_sessions import SessionIds, pulse_rows
-from headwater.resolve.evidence import NOBODY, Moment, Pulse, Resession
-from headwater.resolve.keys import id_of, order_bytes
+from headwater.resolve.evidence import Moment, Pulse, Resession
+from headwater.resolve.keys import NOBODY, id_of, order_bytes
 from headwater.resolve.sessions import DerivedSessions, Occasion
 from headwater.resolve.sqlite_sessions import SqliteSessions
 

@@ -10,7 +10,7 @@ from typing import Any
 from headwater.accept.request import Request
 from headwater.event import Event, Identity
 from headwater.resolve.client_sessions import SessionIds
-from headwater.resolve.evidence import NOBODY
+from headwater.resolve.keys import NOBODY
 from headwater.store.clickhouse import Store
 from headwater.store.rows import Source, attributed, events_batch
 

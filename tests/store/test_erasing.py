@@ -7,7 +7,7 @@ from uuid import UUID
 
 from headwater.event import Event, Identity, Rejection
 from headwater.resolve.client_sessions import SessionIds
-from headwater.resolve.evidence import NOBODY
+from headwater.resolve.keys import NOBODY
 from headwater.store.clickhouse import EVENTS, REJECTED, Store
 from headwater.store.comparing import Comparing
 from headwater.store.erasing import StoreErasing

@@ -11,8 +11,8 @@ import pytest
 from headwater import limits
 from headwater.errors import StoreError
 from headwater.event import Event, Identity
-from headwater.resolve.evidence import NOBODY, Merge, Pulse, Resession
-from headwater.resolve.keys import order_bytes
+from headwater.resolve.evidence import Merge, Pulse, Resession
+from headwater.resolve.keys import NOBODY, order_bytes
 from headwater.store.clickhouse import Store
 from headwater.store.people import PeopleStore
 from tests.store.made import AT, an_id, insert_by, make_event, make_request

@@ -9,7 +9,7 @@ import pytest
 
 from headwater.event import Identity, Rejection
 from headwater.resolve.client_sessions import SessionIds
-from headwater.resolve.evidence import NOBODY
+from headwater.resolve.keys import NOBODY
 from headwater.store.rows import (
     Source,
     attributed,

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from headwater.event import Event, Identity
-from headwater.resolve.evidence import NOBODY
+from headwater.resolve.keys import NOBODY
 from headwater.store.clickhouse import Store
 from headwater.store.people import PeopleStore
 from tests.store.made import AT, an_id, insert_by, make_event, make_request

@@ -29,11 +29,11 @@ from headwater.accept.encoding import Corrupt, EncodingError, TooLarge, inflate
 from headwater.accept.head import Head
 from headwater.accept.interfaces import Journal, Visitors
 from headwater.accept.liveness import Carrying, OpenSessions
-from headwater.accept.privacy import unsaved_visitor
 from headwater.accept.proxies import Proxies
 from headwater.accept.rate import RateLimiter
 from headwater.accept.request import Answer, Dialect, Request, Rules
 from headwater.accept.request_ids import RequestIds
+from headwater.accept.visitor_ids import fresh_visitor_id
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 
@@ -273,7 +273,7 @@ class Intake:
                 privacy = admission.privacy
                 if privacy is not None and privacy.opted_out(request.headers):
                     # Its visitor is not looked up either: that would tell who it is.
-                    request.state = answer.identify.visitor or unsaved_visitor()
+                    request.state = answer.identify.visitor or fresh_visitor_id()
                 else:
                     known = self.visitors.known(request.account, answer.identify)
                     if known is None:

@@ -7,8 +7,6 @@ never on a disk. The rate limiter sees the true address all the same, in memory 
 from __future__ import annotations
 
 import ipaddress
-import secrets
-import string
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -18,8 +16,6 @@ from headwater.config import Account
 
 _IPV4_BITS = 24  # 256 addresses: the usual measure, and country files are hardly finer
 _IPV6_BITS = 48  # a /64 is one household, a /56 often one too (RFC 6177)
-_ALPHABET = string.digits + string.ascii_lowercase
-_VISITOR_CHARACTERS = 16
 
 
 def _says_dnt(headers: Mapping[str, str]) -> bool:
@@ -71,8 +67,3 @@ def truncated(peer: str) -> str:
         address = address.ipv4_mapped
     bits = _IPV4_BITS if address.version == 4 else _IPV6_BITS
     return str(ipaddress.ip_network((int(address), bits), strict=False).network_address)
-
-
-def unsaved_visitor() -> str:
-    """A visitor id for somebody who is not to be known again, in the form of the registry's."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_VISITOR_CHARACTERS))

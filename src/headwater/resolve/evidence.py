@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import msgspec
 
-#: No key, nobody, no session: the zero UUID.
-NOBODY = bytes(16)
-
 
 class Evidence(msgspec.Struct, frozen=True, gc=False):
     """A stored event that carries one of some keys. `identities` are (namespace, strength, key) of

@@ -39,8 +39,8 @@ from typing import Protocol
 import msgspec
 
 from headwater import limits
-from headwater.resolve.evidence import NOBODY, Moment, Resession
-from headwater.resolve.keys import id_of, time_of
+from headwater.resolve.evidence import Moment, Resession
+from headwater.resolve.keys import NOBODY, id_of, time_of
 from headwater.resolve.sqlite_sessions import VACATED, Doubt, SqliteSessions, State
 
 DERIVED = frozenset({"vaix", "orbee", "gamooga"})

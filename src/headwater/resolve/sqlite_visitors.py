@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import string
 import threading
 import time
 from collections import OrderedDict
@@ -16,6 +15,7 @@ import apsw
 
 from headwater import limits
 from headwater.accept.request import Identified, Identify
+from headwater.accept.visitor_ids import fresh_visitor_id
 from headwater.clock import Clock
 from headwater.errors import RegistryFailed
 from headwater.journal.sqlite_file import make_private, scrub, transaction
@@ -37,8 +37,6 @@ _ALL = "SELECT scope, user, visitor, created_at FROM visitors WHERE account = ?"
 _TAKE = "DELETE FROM visitors WHERE account = ? AND scope = ? AND user = ?"
 #: How soon another process notices that mappings were erased.
 _LOOK_SECONDS = 1.0
-_ALPHABET = string.digits + string.ascii_lowercase
-_VISITOR_CHARACTERS = 16  # 82 bits: no two are alike by chance
 
 _Key = tuple[str, str, str]
 
@@ -131,12 +129,7 @@ class SqliteVisitors:
         # Another process, or a question before this one, may have mapped some meanwhile.
         mapped = {key: visitor for key in keys if (visitor := self._find(key)) is not None}
         created = not mapped and not question.visitor
-        if mapped:
-            visitor = next(iter(mapped.values()))
-        else:
-            visitor = question.visitor or "".join(
-                secrets.choice(_ALPHABET) for _ in range(_VISITOR_CHARACTERS)
-            )
+        visitor = next(iter(mapped.values()), question.visitor) or fresh_visitor_id()
         now = self._clock()
         for key in dict.fromkeys(keys):
             if key not in mapped:

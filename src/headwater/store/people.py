@@ -22,9 +22,11 @@ import pyarrow as pa
 
 from headwater import limits
 from headwater.errors import StoreError
-from headwater.resolve.evidence import NOBODY, Evidence, Merge, Moment, Pulse, Resession
+from headwater.resolve.evidence import Evidence, Merge, Moment, Pulse, Resession
+from headwater.resolve.keys import NOBODY
+from headwater.resolve.sessions import DERIVED
 from headwater.store.clickhouse import EVENTS, EVENTS_STAGED
-from headwater.store.rows import DERIVED_DIALECTS, uuid_text
+from headwater.store.rows import uuid_text
 from headwater.store.session import Writing, quoted
 
 _TIME = pa.timestamp("us", "UTC")
@@ -88,7 +90,7 @@ _TOUCHED = (
 )
 #: Tables that are folded, and their dictionaries.
 _FOLDED = {"attributions": "attributed", "resessions": "resessioned"}
-_DERIVED = ", ".join(f"'{dialect}'" for dialect in DERIVED_DIALECTS)
+_DERIVED = ", ".join(f"'{dialect}'" for dialect in sorted(DERIVED))
 
 
 class PeopleStore:

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 from headwater.accept.request import Request
 from headwater.event import Event, Identity, Rejection, effective_at
 from headwater.resolve.client_sessions import SessionIds
-from headwater.resolve.evidence import NOBODY
+from headwater.resolve.keys import NOBODY
+from headwater.resolve.sessions import DERIVED
 from headwater.store.fit import EMPTY, fit, json_text, kept_as_text, profile_text
 
 #: (writer, batch, request in the batch, event in the request)
@@ -97,8 +98,6 @@ _TIME_MIN = -2_208_988_800_000_000
 _TIME_MAX = 10_413_791_999_000_000
 #: What a rejected row shows of its request at most; the journal has all of it.
 _READABLE_BYTES_MAX = 65_536
-#: The others: their sessions follow from who did it and when (identity, section 4).
-DERIVED_DIALECTS = ("vaix", "orbee", "gamooga")
 
 
 class Source(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -265,7 +264,7 @@ def attributed(
     columns["keys"] = _spread(distinct, flat, places)
     columns["subject"] = _ids(subjects)
     columns["principal"] = _ids(principals)
-    derived = pc.is_in(columns["dialect"], pa.array(DERIVED_DIALECTS))
+    derived = pc.is_in(columns["dialect"], pa.array(sorted(DERIVED)))
     given = pa.array(sessions, _ID)
     columns["session_id"] = pc.if_else(derived, given, columns["session_id"])
     for name in ("keys", "subject", "principal", "session_id"):

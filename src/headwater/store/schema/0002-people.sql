@@ -210,41 +210,7 @@ CREATE TABLE headwater_store.events_staged AS headwater_store.events_rows
 ENGINE = MergeTree
 ORDER BY (writer, batch, request, idx);
 
-CREATE TABLE headwater_store.events_staged_in
-(
-    context_text String,
-    event_id Array(UUID),
-    request_id Array(UUID),
-    account Array(LowCardinality(String)),
-    dialect Array(LowCardinality(String)),
-    scope Array(LowCardinality(String)),
-    kind Array(LowCardinality(String)),
-    name Array(LowCardinality(String)),
-    occurred_at Array(DateTime64(6, 'UTC')),
-    received_at Array(DateTime64(6, 'UTC')),
-    ordered_at Array(DateTime64(6, 'UTC')),
-    session_id Array(Nullable(UUID)),
-    session Array(String),
-    identities Array(Array(Tuple(
-        namespace LowCardinality(String),
-        scope LowCardinality(String),
-        value String,
-        strength LowCardinality(String),
-        denied Bool))),
-    keys Array(Array(UUID)),
-    subject Array(UUID),
-    principal Array(UUID),
-    properties_text Array(String),
-    profile_set Array(String),
-    profile_unset Array(Array(String)),
-    raw Array(String),
-    issues Array(Array(String)),
-    transport Array(LowCardinality(String)),
-    writer Array(UInt16),
-    batch Array(UInt64),
-    request Array(UInt32),
-    idx Array(UInt32)
-)
+CREATE TABLE headwater_store.events_staged_in AS headwater_store.events_in
 ENGINE = Null;
 
 CREATE MATERIALIZED VIEW headwater_store.events_staged_spread

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import msgspec
-import pyarrow
 import uvicorn
 
 from headwater import console_parts, logs, metrics
@@ -46,8 +45,11 @@ _LAST_LOAD_SECONDS = 3.0
 class _Loading:
     """The loader's thread. One that ends by itself ends the hub: the supervisor starts another."""
 
-    def __init__(self, loader: Loader, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, loader: Loader, prepare: Callable[[], None], ended: Callable[[], None]
+    ) -> None:
         self._loader = loader
+        self._prepare = prepare
         self._ended = ended
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
@@ -57,6 +59,7 @@ class _Loading:
 
     def _run(self) -> None:
         try:
+            self._prepare()
             self._loader.run(self._stop)
         except Exception:
             log.exception("the loader failed")
@@ -110,7 +113,7 @@ class Hub:
             self._failed = True
             loop.call_soon_threadsafe(stopping.set)
 
-        loading = _Loading(parts.loader, ended)
+        loading = _Loading(parts.loader, parts.enrichment.prepare, ended)
 
         def ready() -> str:
             return "" if loading.alive else "the loader stands still"
@@ -145,11 +148,6 @@ class Hub:
                 timeout_graceful_shutdown=1,
             )
         )
-        # What comes first costs a second that no event and no user should wait for: Arrow imports
-        # pandas with its first array, ClickHouse sets up its session with the first question.
-        pyarrow.array(["first"])
-        parts.enrichment.prepare()
-        parts.books()
         # After the store is open: chDB puts signal handlers of its own in place.
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loading.start()
@@ -158,6 +156,7 @@ class Hub:
             target=parts.erasing.run, args=(ending,), name="erasing", daemon=True
         ).start()
         threading.Thread(target=watched.run, args=(ending,), name="health", daemon=True).start()
+        threading.Thread(target=_ask_first, args=(parts,), name="first", daemon=True).start()
 
         def reload(config: Config) -> None:
             self._config = config
@@ -206,8 +205,24 @@ class Hub:
         return render(workers=metrics.read(self._folder.metrics), books=books, hub=hub)
 
 
+def _ask_first(parts: Parts) -> None:
+    """ClickHouse sets up its session with the first question, which takes 0.2 s: no user's."""
+    with contextlib.suppress(HeadwaterError):
+        parts.books()
+
+
+class _WithoutPandas:
+    """Arrow imports pandas with its first array, if it is there: 0.3 s and 40 MB for nothing.
+    (None in ``sys.modules`` would do for Python's import, but not for Cython's.)"""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not needed here", name=name)
+
+
 def main(arguments: list[str]) -> int:
     """The process; its exit status."""
+    sys.meta_path.insert(0, _WithoutPandas())
     logs.configure(LogSettings(), "hub")
     line = Line()
     logs.configure(line.config.log, "hub")

@@ -22,12 +22,13 @@ let retry = 1;
 let asked = 0; // which filter an answer belongs to
 
 function who(row) {
+  const known = (row.identities || []).find((one) => one.namespace === "email") || (row.identities || [])[0];
+  const said = known && (Array.isArray(known) ? known[1] : known.value);
   if (row.person_id) {
-    const known = (row.identities || []).find((one) => one.namespace === "email") || (row.identities || [])[0];
-    const words = known ? (Array.isArray(known) ? known[1] : known.value) : `${row.person_id.slice(0, 8)}…`;
+    const words = said || `${row.person_id.slice(0, 8)}…`;
     return h("a", { href: addressOf(`/people/${encodeURIComponent(row.person_id)}`, { account: currentAccount() }) }, words);
   }
-  return h("span", { class: "muted" }, "nobody yet");
+  return h("span", { class: "muted" }, said || (row.status === "rejected" ? "–" : "nobody yet"));
 }
 
 function inIt(row) {

@@ -79,10 +79,9 @@ function draw(place_, answer, x, y, split) {
   chart(place_, { kind: times ? "line" : "bar", title: `${answer.columns[y]} by ${answer.columns[x]}`, x: keys, xTitle: answer.columns[x], series });
 }
 
-function use(sql, start = true) {
+function use(sql) {
   editor.value = sql;
-  if (start) run();
-  else editor.focus();
+  run();
 }
 
 async function help() {
@@ -96,7 +95,7 @@ async function help() {
       h("ul", { class: "plainlist" }, columns.map((one) => h("li", {},
         h("button", { class: "link mono", type: "button", title: "put it in the query", onclick: () => insert(one.name) }, one.name), " ",
         h("span", { class: "muted small" }, one.type)))))));
-    if (!editor.value) use(found.examples[0].sql, false);
+    if (!editor.value) editor.value = found.examples[0].sql;
   } catch (error) {
     refuse(place("tables"), error);
   }

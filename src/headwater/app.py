@@ -33,8 +33,9 @@ from headwater.children import Order, decode_report, encode
 from headwater.config import Config, LogSettings, join_address, split_address
 from headwater.config_reader import load
 from headwater.errors import ConfigError, DataError, HeadwaterError
-from headwater.folder import Folder
+from headwater.folder import CollectAddress, Folder
 from headwater.folder_version import LOCKS, open_version
+from headwater.journal_end import check_journal
 
 log = logging.getLogger("headwater.app")
 
@@ -205,9 +206,11 @@ class Supervisor:
             hub_locks = [folder.lock("lock", "starting another hub")]
         held = [name for name, have in zip(LOCKS, (locks, hub_locks), strict=True) if have]
         open_version(folder, held=tuple(held))
+        check_journal(folder)
         if self._with_collectors:
             metrics.clear(folder.metrics)
             self._collect = bind(config.collect.listen, "collect.listen")
+            folder.put_collector(CollectAddress(collect=url_of(self._collect), pid=os.getpid()))
             listening = self._collect.fileno()
             self._workers = [
                 _Child(
@@ -329,6 +332,7 @@ class Supervisor:
         began = time.monotonic()
         if self._collect is not None:
             self._collect.close()
+            self._folder.collect_json.unlink(missing_ok=True)
         await self._end(self._workers, began + limits.drain_seconds_max)
         hub = [self._hub] if self._hub else []
         await self._end(hub, time.monotonic() + _HUB_SECONDS)

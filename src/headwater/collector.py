@@ -18,6 +18,7 @@ from collections.abc import Callable
 import uvloop
 
 from headwater import limits, logs, metrics
+from headwater.accept import browser_script
 from headwater.accept.accounts import Accounts
 from headwater.accept.counters import LATENCY_BUCKETS_MICROSECONDS, Counters
 from headwater.accept.http import Collector
@@ -29,6 +30,7 @@ from headwater.decode.dialects import DIALECTS
 from headwater.errors import HeadwaterError
 from headwater.folder import Folder
 from headwater.journal.sqlite import SqliteWriter
+from headwater.journal_end import first_segment
 from headwater.resolve.desk import VisitorDesk
 from headwater.resolve.sqlite import SqliteRegistry
 
@@ -77,6 +79,7 @@ async def serve(line: Line, worker: int, listening: socket.socket, clock: Clock)
         loop=loop,
         clock=clock,
         bytes_max=config.journal.max_bytes // config.collect.workers,
+        first_segment=first_segment(folder, worker),
     )
     registry = SqliteRegistry(folder.registry, clock)
     desk = VisitorDesk(registry, loop)
@@ -92,6 +95,7 @@ async def serve(line: Line, worker: int, listening: socket.socket, clock: Clock)
             rate_limit_per_ip=config.collect.rate_limit_per_ip,
         ),
         counters=counters,
+        script=browser_script.load(config.browser.script),
     )
 
     def state() -> metrics.State:

@@ -18,6 +18,7 @@ import uvloop
 
 from headwater import config
 from headwater.accept.accounts import Accounts
+from headwater.accept.browser_script import BrowserScript
 from headwater.accept.http import Collector
 from headwater.accept.intake import Settings
 from headwater.accept.request import Identified, Identify, Request
@@ -123,7 +124,10 @@ class Site(NamedTuple):
 
 @asynccontextmanager
 async def site(
-    settings: Settings | None = None, *, accounts: Accounts | None = None
+    settings: Settings | None = None,
+    *,
+    accounts: Accounts | None = None,
+    script: BrowserScript | None = None,
 ) -> AsyncIterator[Site]:
     """A running collector."""
     journal, visitors = MemoryJournal(), Memory()
@@ -135,6 +139,7 @@ async def site(
         visitors=visitors,
         clock=system_clock,
         settings=settings,
+        script=script,
     )
     loop = asyncio.get_running_loop()
     server = await loop.create_server(collector.protocol_factory, "127.0.0.1", 0)

@@ -165,7 +165,8 @@ def requests(now: float, *, people: int = PEOPLE, seed: int = 1) -> list[Wire]:
         visitor = _Visitor(number, choose)
         begins = choose.randrange(DAYS)
         for day in range(begins + 1):
-            if day in (begins, 0) or choose.random() < 0.35:
+            # Most come back within days, or not at all.
+            if day == begins or choose.random() < 0.75 * 0.8 ** (begins - day):
                 at = int((now - day * 86_400 - choose.uniform(120, 40_000)) * 1_000)
                 visits.append((at, visitor, choose.randrange(1, 10**6)))
     visits.sort(key=lambda visit: visit[0])

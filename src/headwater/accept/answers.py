@@ -89,8 +89,11 @@ class Variant:
         if answer.content_type:
             lines.append(f"content-type: {answer.content_type}")
         lines += [f"{name}: {value}" for name, value in answer.headers]
-        if status in (429, 503) and not has_header(answer, "retry-after"):
-            lines.append(f"retry-after: {_RETRY_AFTER_SECONDS}")
+        if status in (429, 503):
+            if not has_header(answer, "retry-after"):
+                lines.append(f"retry-after: {_RETRY_AFTER_SECONDS}")
+            # Else a page of another origin cannot read it (Fetch, CORS-safelisted headers).
+            lines.append("access-control-expose-headers: retry-after")
         if status == 426:
             lines.append("connection: upgrade")  # goes with Upgrade (RFC 9110, section 7.8)
         if close:

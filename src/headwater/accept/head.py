@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from headwater.accept.slots import Call
 
 _SPECIAL = frozenset(
-    {"authorization", "content-length", "expect", "transfer-encoding", "upgrade", "x-forwarded-for"}
+    {"accept-encoding", "authorization", "content-length", "expect", "if-none-match"}
+    | {"transfer-encoding", "upgrade", "x-forwarded-for"}
 )
 _READ = KEPT_HEADERS | _SPECIAL
 #: Names in their usual spellings, so that few have to be lowered.
@@ -41,6 +42,7 @@ class Head:
     """
 
     __slots__ = (
+        "accept_encoding",
         "admission",
         "admitted_by",
         "authorization",
@@ -50,6 +52,7 @@ class Head:
         "forwarded",
         "headers",
         "http10",
+        "if_none_match",
         "keep_alive",
         "length",
         "upgrade",
@@ -66,6 +69,8 @@ class Head:
         self.authorization = ""
         self.expect = ""
         self.forwarded = ""
+        self.accept_encoding = ""
+        self.if_none_match = ""
         self.upgrade = ""
         headers: dict[str, str] = {}
         self.headers = headers
@@ -97,6 +102,10 @@ class Head:
                 self.expect = value.lower()
             elif name == "upgrade":
                 self.upgrade = value.lower()
+            elif name == "accept-encoding":
+                self.accept_encoding += f",{value}"
+            elif name == "if-none-match":
+                self.if_none_match += f",{value}"
             else:
                 self.forwarded = f"{self.forwarded},{value}" if self.forwarded else value
         if "cookie" in headers:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from headwater.accept import answers
 from headwater.accept.accounts import Accounts
 from headwater.accept.answers import DateHeader, Voice
+from headwater.accept.browser_script import BrowserScript
 from headwater.accept.connection import Connection
 from headwater.accept.counters import Counters
 from headwater.accept.head import Head
@@ -40,7 +41,8 @@ _SWEEP_SECONDS = 0.5
 class Collector(Intake):
     """Everything that the connections of one process share; see the module's text.
 
-    `writer` is the journal's, `visitors` the registry's. Use it on one event loop only.
+    `writer` is the journal's, `visitors` the registry's; without `script` pages get none. Use it on
+    one event loop only.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Collector(Intake):
         clock: Clock,
         settings: Settings | None = None,
         counters: Counters | None = None,
+        script: BrowserScript | None = None,
     ) -> None:
         super().__init__(
             accounts=accounts,
@@ -65,6 +68,7 @@ class Collector(Intake):
         self._date = DateHeader(clock())
         self.voice = Voice(None, self._date)
         self._router = Router(dialects)
+        self._script = script
         self._desks = {dialect.NAME: Desk(dialect, self._date) for dialect in dialects}
         self.heads: dict[bytes, Head] = {}
         self.connections: set[Connection] = set()
@@ -147,10 +151,11 @@ class Collector(Intake):
         return call, None
 
     def _own_route(self, call: Call, path: str) -> Answer | None:
-        """The answer to what no dialect speaks; None for health, which waits for its turn."""
+        """The answer to what no dialect speaks; None for health and the browser's script, which
+        wait for their turn."""
         if len(call.target) > target_bytes_max:
             return answers.TARGET_TOO_LONG
-        if path.rstrip("/") in _HEALTH:
+        if path.rstrip("/") in _HEALTH or self._is_script(path):
             if call.method in ("GET", "HEAD"):
                 return None
             if call.method == "OPTIONS":
@@ -160,6 +165,9 @@ class Collector(Intake):
             return self.voice.preflight(("GET", "POST"))
         return answers.NOT_FOUND
 
+    def _is_script(self, path: str) -> bool:
+        return self._script is not None and path == self._script.path
+
     def remember(self, block: bytes, head: Head) -> None:
         """Keep a header block that was found good, under its bytes."""
         if len(self.heads) >= _HEADS_MAX:
@@ -167,7 +175,9 @@ class Collector(Intake):
         self.heads[block] = head
 
     def own_answer(self, call: Call) -> Answer:
-        """Health."""
+        """The browser's script, and health."""
+        if self._script is not None and self._is_script(call.target.partition("?")[0]):
+            return self._script.answer(call.head)
         if call.target.startswith("/healthz"):
             return answers.HEALTHY
         reason = self._unready()

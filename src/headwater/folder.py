@@ -7,6 +7,8 @@
     ├── console-token   the console's own token, mode 0600
     ├── queries/        queries that were kept in the console, as files
     ├── hub.json        address of the running hub, for `headwater query` and its like
+    ├── loaded.json     how far the store was loaded, see journal_end.py
+    ├── collect.json    address of the running collectors, for the console's page Try it
     ├── journal/ registry/ store/
     └── tmp/            the store's temporary files; metrics/ holds the workers' counters
 
@@ -38,6 +40,13 @@ class HubAddress(msgspec.Struct):
     pid: int
 
 
+class CollectAddress(msgspec.Struct):
+    """What collect.json says: the collectors' URL without a path, and their supervisor's id."""
+
+    collect: str
+    pid: int
+
+
 def free_bytes(path: Path) -> int:
     """What the path's disk has left for this user."""
     found = os.statvfs(path)
@@ -55,6 +64,7 @@ class Folder:
         self.tmp = root / "tmp"
         self.metrics = self.tmp / "metrics"
         self.hub_json = root / "hub.json"
+        self.collect_json = root / "collect.json"
         self.token_file = root / "console-token"
         self.queries = root / "queries"
 
@@ -113,6 +123,21 @@ class Folder:
         fresh = self.hub_json.with_suffix(".new")
         fresh.write_bytes(msgspec.json.encode(address) + b"\n")
         os.replace(fresh, self.hub_json)
+
+    def collector(self) -> CollectAddress | None:
+        """The running collectors' address, None when there are none."""
+        try:
+            found = msgspec.json.decode(self.collect_json.read_bytes(), type=CollectAddress)
+            os.kill(found.pid, 0)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return found
+
+    def put_collector(self, address: CollectAddress) -> None:
+        """Say where the collectors are, atomically."""
+        fresh = self.collect_json.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(address) + b"\n")
+        os.replace(fresh, self.collect_json)
 
     def token(self) -> str:
         """The console's token. Raises DataError when there is none that this user may read."""

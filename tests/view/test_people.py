@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import threading
 import time
@@ -13,45 +14,74 @@ import pytest
 
 from headwater.clock import system_clock
 from headwater.errors import NotFound, WrongUse
-from headwater.view.access import COOKIE, Access
-from headwater.view.people import PeopleRoutes
+from headwater.store.questions import people as questions
+from headwater.view.access import COOKIE, Access, ConsoleToken, Who
+from headwater.view.people import Only, PeopleRoutes
 from tests.view.running import TOKEN, Running
+
+#: Name to (scope, accounts).
+KEPT = {"reader": ("read", ["acme"]), "stranger": ("admin", ["other"])}
+TOKENS = [
+    ConsoleToken(
+        hashlib.sha256(name.encode()).digest(),
+        Who(name, admin=scope == "admin", accounts=frozenset(accounts)),
+    )
+    for name, (scope, accounts) in KEPT.items()
+]
 
 
 class Somebody:
-    """Who answers about people."""
+    """Who answers about people: one person, of the account acme."""
 
     def __init__(self) -> None:
         self.undone: list[str] = []
 
-    def find(self, text: str, account: str = "") -> dict[str, Any]:
+    def find(self, text: str, account: str = "", only: Only = None) -> dict[str, Any]:
         return {"people": [{"person_id": "p1", "value": text, "account": account}], "more": False}
 
-    def show(self, ident: str, *, history: bool = False) -> dict[str, Any]:
-        self.locate(ident)
+    def newest(self, account: str = "", only: Only = None) -> dict[str, Any]:
+        return {"people": [{"person_id": "p1", "only": sorted(only or ["all"])}], "more": True}
+
+    def show(self, ident: str, only: Only = None, *, history: bool = False) -> dict[str, Any]:
+        self.locate(ident, only)
         return {"person_id": ident, "history": [1] if history else None}
 
-    def locate(self, ident: str) -> tuple[str, str]:
+    def timeline(
+        self,
+        ident: str,
+        only: Only = None,
+        *,
+        before: str = "",
+        dialect: str = "",
+        kind: str = "",
+        name: str = "",
+    ) -> dict[str, Any]:
+        self.locate(ident, only)
+        return {"person_id": ident, "asked": [before, dialect, kind, name]}
+
+    def locate(self, ident: str, only: Only = None) -> tuple[str, str]:
         if ident == "nonsense":
             raise WrongUse("that is no id", remedy="find it")
-        if ident != "p1":
+        if ident != "p1" or (only is not None and "acme" not in only):
             raise NotFound(f"no such person: {ident}", remedy="find it")
         return ident, "acme"
 
-    def export(self, ident: str) -> Iterator[bytes]:
-        self.locate(ident)
+    def export(self, ident: str, only: Only = None) -> Iterator[bytes]:
+        self.locate(ident, only)
         yield b'{"person":{}}\n'
         time.sleep(0.1)
         yield b'{"end":{}}\n'
 
-    def merges(self, account: str = "") -> dict[str, Any]:
+    def merges(self, account: str = "", only: Only = None) -> dict[str, Any]:
         return {"merges": [{"account": account}], "more": False}
 
-    def undo(self, merge: str) -> dict[str, Any]:
+    def undo(self, merge: str, only: Only = None) -> dict[str, Any]:
+        self.locate("p1", only)
         self.undone.append(merge)
         return {"merge_id": merge, "undone_at": "now"}
 
-    def allow(self, merge: str) -> dict[str, Any]:
+    def allow(self, merge: str, only: Only = None) -> dict[str, Any]:
+        self.locate("p1", only)
         self.undone.remove(merge)
         return {"merge_id": merge, "undone_at": None}
 
@@ -67,7 +97,7 @@ class Asked(Running):
 
     def __init__(self) -> None:
         self.people = Somebody()
-        super().__init__(PeopleRoutes(self.people, erase).endpoints())
+        super().__init__(PeopleRoutes(self.people, erase).endpoints(), tokens=TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +118,48 @@ def test_people_are_found_shown_and_listed(running: Asked) -> None:
         {
             "people": [{"person_id": "p1", "value": "email:a+b@c.d", "account": "acme"}],
             "more": False,
+            "sql": questions.carriers("email:a+b@c.d", "acme"),
         },
     )
-    assert asked(running, "/api/people/p1") == (200, {"person_id": "p1", "history": None})
+    for path in ("/api/people", "/api/people?find=%20"):
+        said = asked(running, path)[1]
+        assert said["people"] == [{"person_id": "p1", "only": ["all"]}]
+        assert said["sql"] == questions.newest()
+    shown = {"person_id": "p1", "history": None, "sql": questions.about("p1")}
+    assert asked(running, "/api/people/p1") == (200, shown)
     assert asked(running, "/api/people/p1?history=1")[1]["history"] == [1]
     assert asked(running, "/api/merges?account=acme")[1]["merges"] == [{"account": "acme"}]
 
 
-@pytest.mark.parametrize("rest", ["", "/export"])
+def test_a_timeline_is_asked_for_a_page_at_a_time(running: Asked) -> None:
+    said = asked(running, "/api/people/p1/events?before=AB&dialect=vaix&name=a%20b")[1]
+    assert said["asked"] == ["AB", "vaix", "", "a b"]
+    assert said["sql"] == questions.timeline("p1", dialect="vaix", name="a b")
+    assert asked(running, "/api/people/p1/events?limit=7")[0] == 400, "no such parameter"
+
+
+def test_a_token_finds_nobody_of_other_accounts_and_reads_only(running: Asked) -> None:
+    def as_(name: str, method: str, path: str) -> int:
+        return running.ask(method, path, authorization=f"Bearer {name}")[0]
+
+    for path in ("", "/events", "/export"):
+        assert as_("reader", "GET", f"/api/people/p1{path}") == 200
+        assert as_("stranger", "GET", f"/api/people/p1{path}") == 404
+    for path in ("people/p1/erase", "merges/m1/undo", "merges/m1/allow"):
+        assert as_("reader", "POST", f"/api/{path}") == 403
+        assert as_("stranger", "POST", f"/api/{path}") == 404
+    _, _, body = running.ask("GET", "/api/people", authorization="Bearer reader")
+    assert msgspec.json.decode(body)["people"][0]["only"] == ["acme"]
+    assert running.people.undone == []
+
+
+@pytest.mark.parametrize("rest", ["", "/events", "/export"])
 def test_nobody_is_404_and_no_id_is_400_with_a_remedy(running: Asked, rest: str) -> None:
     for ident, status in (("p2", 404), ("nonsense", 400)):
         got, said = asked(running, f"/api/people/{ident}{rest}")
         assert got == status
         assert said["error"]
         assert said["remedy"] == "find it"
-    assert asked(running, "/api/people")[0] == 400
 
 
 def test_a_merge_is_undone_and_allowed_by_post_only(running: Asked) -> None:

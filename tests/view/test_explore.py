@@ -145,7 +145,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
     ],
 )
 def test_the_time_that_is_meant(
-    given: dict[str, str], first: str | None, last: str | None, since: datetime, until: datetime
+    given: dict[str, Any], first: str | None, last: str | None, since: datetime, until: datetime
 ) -> None:
     def span(sql: str, who: Who) -> Answer:
         events = 0 if first is None else 2

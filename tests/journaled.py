@@ -16,9 +16,10 @@ from headwater.accept.request import Dialect, Request
 from headwater.accept.routes import Router
 from headwater.clock import system_clock
 from headwater.decode.dialects import DIALECTS
+from headwater.decoding import TrackingPlan
 from headwater.identifying import Identifying
 from headwater.journal.sqlite import SqliteReader, SqliteWriter
-from headwater.live_rows import LiveRow
+from headwater.live_rows import LiveRows
 from headwater.loader import Loader
 from headwater.resolve.enrichment import Enrichment
 from headwater.resolve.sessions import DerivedSessions
@@ -27,6 +28,7 @@ from headwater.resolve.sqlite_people import SqlitePeople
 from headwater.resolve.sqlite_sessions import SqliteSessions
 from headwater.store.clickhouse import Store
 from headwater.store.people import PeopleStore
+from headwater.view.live import Filter
 
 APP = "6387f260fae4a13be78fc664"
 AT = 1_795_226_263_000_000
@@ -109,13 +111,14 @@ class Loading:
         accounts: Accounts | None = None,
         checkpoint: Callable[[str], None] | None = None,
         shared: Callable[[str], frozenset[str]] | None = None,
+        plan_of: Callable[[str], TrackingPlan | None] = lambda account: None,
     ) -> None:
         for part in ("journal", "registry"):
             (folder / part).mkdir(exist_ok=True)
         self.store = store
         self.reader = SqliteReader(folder / "journal")
         self.registry = SqliteRegistry(folder / "registry", system_clock)
-        self.seen_rows: list[LiveRow] = []
+        self.seen_rows: list[Any] = []
         people_store = PeopleStore(store.writing())
         self.identifying = Identifying(
             SqlitePeople(folder / "registry"),
@@ -133,9 +136,13 @@ class Loading:
             identifying=self.identifying,
             store=store,
             clock=system_clock,
-            on_rows=self.seen_rows.extend,
+            on_rows=self._see,
             checkpoint=checkpoint,
+            plan_of=plan_of,
         )
+
+    def _see(self, rows: LiveRows) -> None:
+        self.seen_rows += rows.pick(Filter(), None, None).rows
 
     def all(self) -> int:
         """Load everything that is there; how many events counted."""

@@ -12,17 +12,25 @@ from typing import Any
 import msgspec
 
 from headwater import metrics
-from headwater.clock import Clock
+from headwater.clock import Clock, system_clock
 from headwater.config import Config
+from headwater.decode.dialects import DIALECTS
 from headwater.folder import Folder, free_bytes
 from headwater.health import Gauges, Watching
+from headwater.inspecting import Inspecting
+from headwater.journal.sqlite import SqliteReader
 from headwater.parts import Parts
-from headwater.view import health
+from headwater.try_sending import reachable
+from headwater.trying import Trying
+from headwater.view import health, inspect
+from headwater.view import trying as view_trying
 from headwater.view.access import ConsoleToken, Who
 from headwater.view.api import Answer, Ask, Endpoint
+from headwater.view.explore import Explore
 from headwater.view.formats import FORMATS
 from headwater.view.live import Feed
 from headwater.view.people import Erase, PeopleRoutes
+from headwater.view.quality import Quality
 from headwater.view.sql import SqlRoutes
 
 
@@ -97,8 +105,39 @@ def endpoints(parts: Parts, folder: Folder, watched: Watching, erase: Erase) -> 
         folder=folder.queries,
     )
     people = PeopleRoutes(parts.people, erase)
+    quality = Quality(
+        asking(parts),
+        plan_of=parts.plans.text,
+        accounts=parts.accounts,
+        difference=lambda: parts.loader.counters.miscounted,
+    )
+    explore = Explore(asking(parts), clock=system_clock)
+    inspecting = Inspecting(
+        open_reader=lambda: SqliteReader(folder.journal),
+        dialects=DIALECTS,
+        judge=parts.loader.judge,
+        ask=parts.store.ask,
+        marks=parts.loader.marks,
+    )
+    trying = Trying(
+        config=parts.config,
+        accounts=parts.admitting,
+        dialects=DIALECTS,
+        inspecting=inspecting,
+        judge=parts.loader.judge,
+        ask=parts.store.ask,
+        find=parts.people.find,
+        open_reader=lambda: SqliteReader(folder.journal),
+        marks=parts.loader.marks,
+        collector=lambda: reachable(folder.collector()),
+        clock=system_clock,
+    )
     return [
         *sql.endpoints(),
         *people.endpoints(),
+        *inspect.endpoints(inspecting),
+        *view_trying.endpoints(trying),
         *health.endpoints(watched.health),
+        *quality.endpoints(),
+        *explore.endpoints(),
     ]

@@ -32,16 +32,29 @@ class AccountRules(Protocol):
         ...
 
 
+class TrackingPlan(Protocol):
+    """What an account says its events should look like (``resolve.tracking_plan.Plan``)."""
+
+    def check(self, request: Request, decoded: Decoded) -> None:
+        """Leave each event as it is, give it issues, or reject it. Never raises."""
+        ...
+
+
 class Judge:
     """Decodes and enriches requests; never raises for what a client sent. `accounts` gives the
-    present rules."""
+    present rules, `plan_of` an account's tracking plan, None where it has none."""
 
     def __init__(
-        self, dialects: Sequence[Dialect], accounts: Callable[[], AccountRules], enrich: Enrich
+        self,
+        dialects: Sequence[Dialect],
+        accounts: Callable[[], AccountRules],
+        enrich: Enrich,
+        plan_of: Callable[[str], TrackingPlan | None] = lambda account: None,
     ) -> None:
         self._dialects = {dialect.NAME: dialect for dialect in dialects}
         self._accounts = accounts
         self._enrich = enrich
+        self._plan_of = plan_of
         self._permissive = Rules()
 
     def first(self, request: Request) -> Decoded:
@@ -59,10 +72,22 @@ class Judge:
                     )
                 )
             decoded.events = []
+        return self._planned(request, decoded)
+
+    def replayed(self, request: Request) -> Decoded:
+        """In a replay: by the rules and the tracking plan in force now."""
+        return self._planned(request, self.again(request))
+
+    def _planned(self, request: Request, decoded: Decoded) -> Decoded:
+        if decoded.events:
+            plan = self._plan_of(request.account)
+            if plan is not None:
+                plan.check(request, decoded)
         return decoded
 
     def again(self, request: Request) -> Decoded:
-        """In a replay: refused ones by the rules in force now, acknowledged ones as ever."""
+        """What it says, whatever a tracking plan says of it: refused ones by the rules in force
+        now, acknowledged ones as ever."""
         if request.erased is not None:
             return Decoded()
         dialect = self._dialects.get(request.dialect)

@@ -6,6 +6,7 @@ today and in a replay. Times are integers, microseconds since 1970 in UTC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -103,14 +104,26 @@ class Sign(msgspec.Struct, kw_only=True, gc=False):
     closed: bool = False
 
 
+class Violation(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An event that breaks its account's tracking plan: its row in `events`, -1 where it was
+    rejected for it; the mode by which it was judged, and what is broken, in words of the plan."""
+
+    row: int
+    name: str
+    mode: str
+    rules: list[str]
+
+
 class Decoded(msgspec.Struct, kw_only=True, gc=False):
     """All that one request holds: received = len(events) + len(rejected) + heartbeats. `signs` are
-    the heartbeats that name their session, and a closed connection's, which count as nothing."""
+    the heartbeats that name their session, and a closed connection's, which count as nothing, as
+    `violations` do, which speak of events and rejections."""
 
     events: list[Event] = msgspec.field(default_factory=list)
     rejected: list[Rejection] = msgspec.field(default_factory=list)
     heartbeats: int = 0
     signs: list[Sign] = msgspec.field(default_factory=list)
+    violations: Sequence[Violation] = ()
 
     @property
     def received(self) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 import pyarrow as pa
 
 from headwater.accept.request import Request
-from headwater.event import Decoded, Event, Identity, Rejection, Sign, effective_at
+from headwater.event import Decoded, Event, Identity, Rejection, Sign, Violation, effective_at
 from headwater.resolve.client_sessions import SessionIds
 from headwater.resolve.registry import Claim
 from headwater.store.clickhouse import Load, Tally
 from headwater.store.rows import Source, events_batch, rejected_batch
+from headwater.store.violations import Counts
 
 #: Events whose rows are built together: few enough that they are still in the processor's cache
 #: from decoding, which halves the time.
@@ -36,6 +39,10 @@ class Work:
     def __init__(self, sessions: SessionIds) -> None:
         self._sessions = sessions
         self.loads: list[Load] = []
+        #: The last batch of the range that is being gathered.
+        self.last = 0
+        #: What broke a tracking plan, by range: (writer, last batch).
+        self.violations: dict[tuple[int, int], Counts] = {}
         self.next_rows()
 
     def next_rows(self) -> None:
@@ -46,6 +53,7 @@ class Work:
         self.said: list[Said] = []  # of each row
         self.signs: list[tuple[Request, Sign]] = []
         self.received_at = 0
+        self._violated: list[tuple[tuple[int, int], int, Request, Violation]] = []
         self._pieces: list[pa.RecordBatch] = []
         self._events: list[Event] = []
         self._sources: list[Source] = []
@@ -68,6 +76,9 @@ class Work:
         self.received_at = request.received_at
         tally.stored += decoded.heartbeats
         self.signs += [(request, sign) for sign in decoded.signs]
+        for one in decoded.violations:
+            row = len(self.tallies) + one.row if one.row >= 0 else -1
+            self._violated.append(((writer, self.last), row, request, one))
         events = decoded.events
         if events:
             tally.stored += len(events)
@@ -106,6 +117,13 @@ class Work:
             self._rejected_sources.append(
                 Source(request, writer, batch, number, len(decoded.rejected))
             )
+
+    def count_violations(self, duplicates: Collection[int]) -> None:
+        """Count what the gathered rows broke, but not what some rows, the duplicates, did."""
+        for place, row, request, one in self._violated:
+            if row not in duplicates:
+                self.violations.setdefault(place, Counts()).add(request, one)
+        self._violated = []
 
     def _close_piece(self) -> None:
         if self._events:

@@ -101,12 +101,26 @@ health_samples_max = 720  # an hour
 saved_queries_max = 500  # files in one folder, all listed at once
 query_parallel_max = 4
 people_found_max = 100  # a value that more people carry is no way to find one
+people_page_max = 50  # who acted last; more are found by searching
+person_events_page_max = 50  # of a timeline; the next page is one press away
+merges_shown_max = 200  # the latest; each is named by an event that has to be found
 person_rows_shown_max = 1_000  # of each list about a person; an export has no such bound
 exports_parallel_max = 2  # each reads the whole journal, and shares the interpreter with the loader
 
+# --- one question of the pages -------------------------------------------------------------------
+explore_filters_max = 20
+explore_values_max = 100  # of one filter
+explore_series_max = 50  # lines of one chart; nobody tells more apart
+explore_top_max = 1_000
+explore_buckets_max = 2_000  # points of one line; a wide screen has as many pixels
+explore_sample_events_max = 5_000  # looked at for the paths of their properties: some 30 ms
+funnel_steps_max = 10
+funnel_window_days_max = 366
+retention_periods_max = 60
+
 # --- one request looked into --------------------------------------------------------------------
 provenance_bytes_max = 262_144  # of JSON that is told apart value by value: 0.3 s at the worst
-provenance_tokens_max = 65_536
+provenance_tokens_max = 131_072
 provenance_leaves_max = 2_000  # values tried; real requests have some 50
 provenance_decodes_max = 8_000  # for one event; three for each value, 10 to 50 us each
 provenance_seconds_max = 1.0  # for all events of a request: somebody looks at a page

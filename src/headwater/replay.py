@@ -158,12 +158,13 @@ class _Run:
         if not self._loads:
             self._comparing.begin()
         tallies: dict[tuple[str, str], Tally] = {}
+        self._work.last = covered.last
         for batch in batches:
             for number, request in enumerate(batch.requests):
                 tally = tallies.setdefault((request.account, request.dialect), Tally())
                 if request.erased is not None:
                     self._stubs.append((batch.position.batch, number))
-                decoded = self._loader.judge.again(request)
+                decoded = self._loader.judge.replayed(request)
                 place = (covered.writer, batch.position.batch, number)
                 self._work.add(request, decoded, tally, *place)
                 self._result.requests += 1
@@ -190,7 +191,12 @@ class _Run:
         with self._loader.paused():
             identifying = self._loader.identifying
             identifying.suspect(self._comparing.keys_before(self._loads))
-            changes = self._comparing.rewrite(self._loads, version=self._loader.clock())
+            version = self._loader.clock()
+            lasts = [load.range.last for load in self._loads]
+            writer = self._loads[0].range.writer
+            self._loader.violations.rewrite(writer, lasts, self._work.violations, version)
+            self._work.violations.clear()
+            changes = self._comparing.rewrite(self._loads, version=version)
             identifying.recheck()
         self._result.unchanged += changes.unchanged
         self._result.changed += changes.changed

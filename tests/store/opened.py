@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from headwater.store.clickhouse import Store
+from headwater.store.people import reload
 
 DICTIONARIES = {"attributions": "attributed", "aliases": "aliased", "resessions": "resessioned"}
 
@@ -44,5 +45,5 @@ def empty_store() -> Store:
         store.writing().command(f"TRUNCATE TABLE headwater_store.{table}")
         if table in DICTIONARIES:
             dictionary = DICTIONARIES[table]
-            store.writing().command(f"SYSTEM RELOAD DICTIONARY headwater_store.{dictionary}")
+            reload(store.writing(), dictionary)
     return store

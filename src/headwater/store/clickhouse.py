@@ -351,7 +351,9 @@ class Store:
 
     def _explain(self, sql: str) -> list[str]:
         # A FORMAT would belong to the explained query; the default is one escaped line a row.
-        return self._asking.run(f"EXPLAIN AST {sql}", "").decode("utf-8", "replace").splitlines()
+        # Split as bytes: a text's own line ends (U+2028, U+0085 …) are no ends of these.
+        lines = self._asking.run(f"EXPLAIN AST {sql}", "").split(b"\n")
+        return [line.decode("utf-8", "replace") for line in lines if line]
 
 
 def _only(accounts: frozenset[str] | None) -> dict[str, str] | None:

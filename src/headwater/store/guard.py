@@ -38,6 +38,8 @@ TABLES = (
     "rejected",
     "erasures",
     "accounting",
+    "plan_violations",
+    "property_types",
 )
 
 _NODES = frozenset(

@@ -292,10 +292,14 @@ def draft_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     those of ``questions.all_properties``. Names that two dialects have stand in each of them. That
     a property was null is not known here: the store keeps no nulls."""
     events: dict[tuple[str, str], dict[str, Any]] = {}
+    mixed = {
+        (row["dialect"], row["name"], row["path"]) for row in rows if "mixed" in row["type"].split()
+    }
     for row in rows:
         schema = events.setdefault((row["dialect"], row["name"]), {"type": "object"})
         if row["path"]:
-            _put(schema, row)
+            path = (row["dialect"], row["name"], row["path"])
+            _put(schema, {**row, "type": "mixed"} if path in mixed else row)
     dialects: dict[str, set[str]] = {}
     for dialect, name in events:
         dialects.setdefault(name, set()).add(dialect)

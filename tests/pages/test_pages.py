@@ -88,7 +88,7 @@ def settled(page: Page) -> None:
         " && document.querySelector('main').innerText.length > 60",
         timeout=SHOWN_MS,
     )
-    page.wait_for_timeout(700)
+    page.wait_for_timeout(250)
 
 
 def test_every_page_shows_itself_without_a_complaint_and_runs_nothing_that_was_stored(
@@ -115,7 +115,7 @@ def test_every_page_shows_itself_without_a_complaint_and_runs_nothing_that_was_s
                     heading: document.querySelector('main h1')?.innerText || '',
                     nameless: [...document.querySelectorAll(
                             'main input, main select, main textarea')]
-                        .filter(one => one.type !== 'hidden' && !one.labels?.length
+                        .filter(one => one.type !== 'hidden' && !one.hidden && !one.labels?.length
                             && !one.getAttribute('aria-label')).map(one => one.outerHTML),
                 })"""
             )

@@ -180,6 +180,9 @@ export function bytes(n) {
   return `${at && n < 10 ? n.toFixed(1) : Math.round(n)} ${units[at]}`;
 }
 
+/** An identifier's value for the eye: where several parts make one, they stand apart. */
+export const readable = (value) => String(value).replace(/\u001f/g, " · ");
+
 /** Any value of an answer as text: what is nested as JSON, nothing as an empty text. */
 export function textOf(value) {
   if (value === null || value === undefined) return "";

@@ -1,7 +1,7 @@
 // A request as it came beside the events it became: pointing at a field shows where it stands in
 // the request, pointing at a value of the request shows what became of it.
 
-import { addressOf, ago, api, badge, bytes, facts, h, number, show, sources, time, waiting } from "./frame.js";
+import { addressOf, ago, api, badge, bytes, facts, h, number, readable, show, sources, time, waiting } from "./frame.js";
 
 const STATES = { stored: "ok", duplicate: "warn", "in flight": "warn", "not stored": "bad", "dry run": "", decoded: "" };
 
@@ -113,16 +113,16 @@ function said(leaves, field) {
 
 function came(request, light) {
   const wire = text(request.wire, light, "The request as it came");
-  const readable = text(request.readable, light, "The request laid out");
-  readable.hidden = true;
+  const laidOut = text(request.readable, light, "The request laid out");
+  laidOut.hidden = true;
   const toggle = h("button", { type: "button", class: "plain", "aria-pressed": "false", onclick: () => {
-    readable.hidden = !readable.hidden;
-    wire.hidden = !readable.hidden;
-    toggle.setAttribute("aria-pressed", String(!readable.hidden));
+    laidOut.hidden = !laidOut.hidden;
+    wire.hidden = !laidOut.hidden;
+    toggle.setAttribute("aria-pressed", String(!laidOut.hidden));
   } }, "Laid out");
   return h("section", { class: "card", "aria-label": "Request" },
     h("div", { class: "row apart middle" }, h("h2", {}, "As it came"), toggle),
-    wire, readable,
+    wire, laidOut,
     h("p", { class: "muted small" }, "Point at a value, or focus the text and use the arrow keys, to see what became of it."));
 }
 
@@ -241,7 +241,7 @@ function identity(json) {
   let one;
   try { one = JSON.parse(json); } catch { /* cut where it is long */ }
   if (!one || typeof one.value !== "string") return h("code", {}, json);
-  return [h("code", {}, one.value.replace(/\u001f/g, " · ")),
+  return [h("code", {}, readable(one.value)),
     h("div", { class: "muted small" }, [one.strength, one.scope ? `within ${one.scope}` : "", one.denied ? "means nobody" : ""].filter(Boolean).join(", "))];
 }
 

@@ -2,7 +2,7 @@
 
 import {
   addressOf, api, badge, bindQuery, chart, currentAccount, dialectColour, empty, h, number,
-  objects, refuse, Refusal, short, show, textOf, time,
+  objects, readable, refuse, Refusal, short, show, textOf, time,
 } from "./frame.js";
 
 const SHOWN = 200; // rows kept on the page
@@ -23,7 +23,7 @@ let asked = 0; // which filter an answer belongs to
 
 function who(row) {
   const known = (row.identities || []).find((one) => one.namespace === "email") || (row.identities || [])[0];
-  const said = known && (Array.isArray(known) ? known[1] : known.value);
+  const said = known && readable(Array.isArray(known) ? known[1] : known.value);
   if (row.person_id) {
     const words = said || `${row.person_id.slice(0, 8)}…`;
     return h("a", { href: addressOf(`/people/${encodeURIComponent(row.person_id)}`, { account: currentAccount() }) }, words);

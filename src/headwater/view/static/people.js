@@ -1,7 +1,7 @@
 // People: found by any identifier, or who acted last.
 
 import {
-  addressOf, ago, api, badge, bindQuery, currentAccount, empty, h, number, refuse, show, sources, table,
+  addressOf, ago, api, badge, bindQuery, currentAccount, empty, h, number, readable, refuse, show, sources, table,
   time, waiting,
 } from "./frame.js";
 import { merges } from "./merges.js";
@@ -15,11 +15,11 @@ const THINGS = { person: "person's id", event: "event's id", session: "session's
 const link = (row, words) => h("a", { href: addressOf(`/people/${row.person_id}`, { account }) }, words);
 
 function who(row) {
-  if (row.namespace !== undefined) return link(row, row.value);
+  if (row.namespace !== undefined) return link(row, readable(row.value));
   const [first, ...rest] = row.identities;
   return [
-    link(row, first ? first.value : row.person_id),
-    rest.length ? h("div", { class: "muted small" }, rest.map((one) => one.value).join(" · ")) : null,
+    link(row, first ? readable(first.value) : row.person_id),
+    rest.length ? h("div", { class: "muted small" }, rest.map((one) => readable(one.value)).join(" · ")) : null,
   ];
 }
 

@@ -2,7 +2,7 @@
 
 import {
   addressOf, ago, api, badge, bindQuery, currentAccount, dialectColour, duration, empty, facts, h, lines,
-  mayChange, moment, number, refuse, show, sources, table, textOf, tile, time, waiting,
+  mayChange, moment, number, readable, refuse, show, sources, table, textOf, tile, time, waiting,
 } from "./frame.js";
 import { event as eventLink, merges } from "./merges.js";
 
@@ -33,7 +33,7 @@ function head(found) {
   const known = found.identities.some((one) => one.strength === "strong");
   const span = found.first_seen ? (moment(found.last_seen) - moment(found.first_seen)) / 1000 : null;
   show(place("head"),
-    h("h1", {}, first ? first.value : found.person_id, " ", badge(known ? "known" : "anonymous", known ? "ok" : "")),
+    h("h1", {}, first ? readable(first.value) : found.person_id, " ", badge(known ? "known" : "anonymous", known ? "ok" : "")),
     h("p", { class: "muted small" }, "id ", h("code", {}, found.person_id), ` · account ${found.account}`),
     found.asked.toLowerCase() === found.person_id ? null
       : h("p", { class: "muted small" }, "asked for ", h("code", {}, found.asked), ", which is this person's too"),
@@ -48,7 +48,7 @@ function head(found) {
 }
 
 const IDENTITIES = [
-  { title: "Identifier", cell: (row) => wrapped(h("strong", {}, row.value)) },
+  { title: "Identifier", cell: (row) => wrapped(h("strong", {}, readable(row.value))) },
   { title: "Namespace", cell: (row) => wrapped(row.namespace, row.scope ? h("span", { class: "muted" }, ` in ${row.scope}`) : null) },
   { title: "Strength", cell: (row) => wrapped(badge(row.strength, STATES[row.strength] ?? ""), row.shared ? [" ", badge("shared", "warn")] : null) },
   { title: "Events", numeric: true, cell: (row) => number(row.events) },
@@ -131,7 +131,7 @@ let asking = null;
 
 function line(event) {
   const properties = event.properties === "{}" ? "" : event.properties;
-  return h("li", { class: "row" },
+  return h("li", { class: "row top" },
     h("time", { datetime: event.at, title: `${event.at} UTC`, class: "muted small" }, time(event.at).slice(11)),
     h("div", { class: "grow" },
       h("div", {}, dot(event.dialect), " ", eventLink(event.event_id, event.name || "(no name)"), " ",

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from urllib.parse import urlencode
 
 from playwright.sync_api import Page, ViewportSize
 
@@ -23,9 +24,14 @@ PICTURES = Path(__file__).parents[2] / "docs" / "screenshots"
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 #: What the address bar says, where a page is more telling with something asked.
-ASKED = {
-    "sql": "?sql=SELECT+toDate(occurred_at)+AS+day%2C+dialect%2C+count()+AS+events%0A"
-    "FROM+events%0AGROUP+BY+ALL%0AORDER+BY+day",
+ASKED: dict[str, dict[str, str | list[str]]] = {
+    "explore": {"range": "30d", "time": "occurred_at", "by": "name", "as": "stacked"},
+    "funnel": {"range": "30d", "step": ['["VIEW_ITEM"]', '["ADD_TO_BASKET"]', '["PAID"]']},
+    "retention": {"range": "30d", "unit": "day"},
+    "sql": {
+        "sql": "SELECT toDate(occurred_at) AS day, dialect, count() AS events\n"
+        "FROM events\nGROUP BY ALL\nORDER BY day"
+    },
 }
 _SETTLED = "() => !document.querySelector('[aria-busy=true]')"
 
@@ -40,7 +46,7 @@ def addresses(served: Served) -> dict[str, str]:
     idents = {"person": person["person_id"], "event": event["event_id"]}
     return {
         page.name: page.path.replace("{ident}", idents.get(page.name, ""))
-        + ASKED.get(page.name, "")
+        + (f"?{urlencode(ASKED[page.name], doseq=True)}" if page.name in ASKED else "")
         for page in PAGES
     }
 

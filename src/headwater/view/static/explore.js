@@ -1,6 +1,6 @@
 // Explore: a figure over time, broken down, and the largest groups beside it.
 
-import { addressOf, api, chart, dialectColour, empty, h, number, percent, refuse, show, sources, table, tile, time, waiting } from "./frame.js";
+import { addressOf, api, chart, dialectColour, mutedColour, empty, h, number, percent, refuse, show, sources, table, tile, time, waiting } from "./frame.js";
 import { Question, valueWords } from "./question.js";
 
 const place = (id) => document.getElementById(id);
@@ -106,7 +106,7 @@ function seriesOf(found, by) {
         key, value, other, sum: 0,
         name: other ? "all others" : by ? valueWords(value) : "",
         y: found.buckets.map(() => (counts ? 0 : null)),
-        colour: by === "dialect" ? dialectColour(value) : undefined,
+        colour: other ? mutedColour() : by === "dialect" ? dialectColour(value) : undefined,
       });
     }
     const line = lines.get(key);

@@ -309,6 +309,8 @@ function loadPlotly() {
 }
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/** For what stands for the rest. */
+export const mutedColour = () => colour("--muted");
 export const seriesColour = (place) => colour(`--series-${(place % 8) + 1}`);
 
 /** A dialect has one colour on every page. */

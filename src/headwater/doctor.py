@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headwater.config import Config
 from headwater.config_reader import load
-from headwater.doctor_data import files_are_whole, marked, permissions, space
+from headwater.doctor_data import files_are_whole, journal_is_there, marked, permissions, space
 from headwater.doctor_disk import file_system, fsync
 from headwater.doctor_finding import Examined, Finding, fail, ok
 from headwater.doctor_machine import (
@@ -47,6 +47,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("file system", file_system),
     ("fsync", fsync),
     ("space", space),
+    ("journal", journal_is_there),
     ("sqlite files", files_are_whole),
     ("open files", open_files),
     ("memory", memory),

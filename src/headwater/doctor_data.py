@@ -14,6 +14,7 @@ from headwater.doctor_finding import Examined, Finding, fail, ok, warn, worst
 from headwater.folder_version import FORMAT, RESTORING, read_mark
 from headwater.journal.sqlite_file import open_file
 from headwater.journal.sqlite_segment import folder_bytes, segment_numbers, segment_path
+from headwater.journal_end import loaded_segments, missing, remedy
 
 _FREE_INODES_MIN = 10_000
 _FREE_BYTES_MIN = 1024**3
@@ -103,6 +104,14 @@ def space(examined: Examined) -> Finding:
             "make room, or lower journal.max_bytes so that the store has some too",
         )
     return ok("", said)
+
+
+def journal_is_there(examined: Examined) -> Finding:
+    """It reaches as far as the store was loaded from it."""
+    if gone := missing(examined.folder):
+        return fail("", gone, remedy(examined.folder))
+    loaded = loaded_segments(examined.folder)
+    return ok("", "reaches as far as the store was loaded" if loaded else "nothing is loaded yet")
 
 
 def _gib(size: int) -> str:

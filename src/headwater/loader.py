@@ -83,6 +83,7 @@ class Loader:
     `retain_days` is how long the journal is kept. `on_rows` gets what became of each event, on the
     loader's thread, and must not block. `checkpoint` is called with the name of each thing that has
     just become durable. `plan_of` gives an account's tracking plan, None where it has none.
+    `on_marks` is told each writer's last loaded batch.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Loader:
         on_rows: Callable[[LiveRows], None] | None = None,
         checkpoint: Callable[[str], None] | None = None,
         plan_of: Callable[[str], TrackingPlan | None] = lambda account: None,
+        on_marks: Callable[[Mapping[int, int]], None] = lambda marks: None,
     ) -> None:
         self.judge = Judge(dialects, accounts, enrich, plan_of)
         self.reader = reader
@@ -111,6 +113,7 @@ class Loader:
         self.counters = Counters()
         self._retain_days = retain_days
         self._on_rows = on_rows
+        self._on_marks = on_marks
         self._checkpoint = checkpoint or (lambda reached: None)
         self._sessions = SessionIds()
         #: Held within a step; who wants to hold it takes the turn first, and so comes next.
@@ -162,6 +165,7 @@ class Loader:
             self._left_rejected = self.store.places_after(REJECTED, self._marks)
             self.violations.forget_after(self._marks)
             self._reconciled = True
+        self._on_marks(self._marks)
 
     # --- the thread -----------------------------------------------------------------------------
 
@@ -239,6 +243,7 @@ class Loader:
                 for load in work.loads:
                     self._marks[load.range.writer] = load.range.last
             self._checkpoint("loads")
+            self._on_marks(self._marks)
             self.counters.loads += 1
             self.counters.miscounted += self._miscounted
             self.counters.events += events

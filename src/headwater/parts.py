@@ -25,6 +25,7 @@ from headwater.folder import Folder
 from headwater.folder_version import open_version
 from headwater.identifying import Identifying
 from headwater.journal.sqlite import SqliteEraser, SqliteReader
+from headwater.journal_end import LoadedSegments
 from headwater.live_rows import LiveRows
 from headwater.loader import Loader
 from headwater.people import People
@@ -90,6 +91,7 @@ class Parts:
             retain_days=config.journal.retain_days,
             on_rows=on_rows,
             plan_of=self.plans.of,
+            on_marks=LoadedSegments(folder).note,
         )
         self._beside = self.store.beside()
         self.profiling = Profiling(
@@ -148,6 +150,18 @@ class Parts:
         self._accounts = self._judge(config)
         self.plans.use(config.accounts)
         self.enrichment.use_country_file(config.enrich.country_file)
+
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._config
+
+    def admitting(self) -> Accounts:
+        """The accounts in force, as the collectors judge by them."""
+        return self._accounts
+
+    def accounts(self) -> list[str]:
+        """The configured accounts."""
+        return sorted(self._config.accounts)
 
     def query(self, sql: str, form: str, accounts: frozenset[str] | None = None) -> bytes:
         """A user's question, answered in one of the store's formats; with `accounts`, the tables

@@ -19,6 +19,9 @@ CHUNKED = (
     post().partition(b"\r\n\r\n")[0].replace(b"Content-Length: 85", b"Transfer-Encoding: chunked")
     + b'\r\n\r\n5\r\n{"a":\r\n2\r\n1}\r\n0\r\n\r\n'
 )
+#: Bytes above 127: in a target they are percent-encoded, in fields and bodies they stay.
+RAW = b"caf\xc3\xa9"
+CHUNKED_RAW = CHUNKED.replace(b'{"a":', RAW)
 DATA = b'{"data":[{"name":"x","id":1,"sessionId":1,"deviceId":"d"}]}'
 GOOD = [
     post(),
@@ -39,6 +42,10 @@ GOOD = [
     get("/api/tracker/events"),
     get("/api/tracker/events", method="OPTIONS"),
     CHUNKED,
+    CHUNKED_RAW,
+    b"GET /event/ACCT123/%b?data=[] HTTP/1.1\r\nHost: h\r\nX-Note: GET /%b\r\n\r\n" % (RAW, RAW),
+    b"\r\nGET /ev/?c=%b&v=a&e=%b HTTP/1.1\r\nHost: h\r\n\r\n" % (COMPANY.encode(), RAW),
+    post("/nowhere", RAW + b"\r\n\r\nGET /" + RAW),
 ]
 BYTES = [b"\r", b"\n", b" ", b"\0", b":", b"\xff", b"0", b"\r\n\r\n", b"Content-Length: 1\r\n", b""]
 
@@ -74,7 +81,7 @@ def cut(stream: bytes, dice: random.Random) -> list[bytes]:
     return [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True) if a < b]
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(40))
 @on_loop
 async def test_a_good_stream_means_the_same_however_it_is_cut(seed: int) -> None:
     dice = random.Random(seed)
@@ -96,8 +103,6 @@ async def test_a_damaged_stream_means_the_same_and_breaks_nothing(
     for _ in range(dice.randrange(1, 3)):
         at = dice.randrange(len(stream))
         stream = stream[:at] + dice.choice(BYTES) + stream[at + dice.randrange(2) :]
-    # the raw bytes of a request line are only tolerated when a read begins with the line
-    stream = stream.replace(b"\xff", b"\x7f")
     expected = await outcome([stream], remembers=False)
     known = [GOOD[0], GOOD[10]]
     assert (await outcome(cut(stream, dice), remembers=True)) == expected

@@ -200,6 +200,47 @@ async def test_fragments_over_the_bound_are_1009() -> None:
         assert at.collector.inflight_bytes == 0
 
 
+@pytest.mark.parametrize("how", ["a frame that drips", "fragments that drip", "nothing more"])
+@on_loop
+async def test_a_message_that_does_not_end_is_1008_at_the_deadline_of_a_body(how: str) -> None:
+    """Whatever drips in does not move it, pings in between neither; what it holds is let go."""
+    settings = Settings(body_seconds_max=0.5)
+    async with site(settings) as at, raw(at.port) as c:
+        c.send(frame(Opcode.TEXT, b'{"data":', fin=False))
+        whole = frame(Opcode.CONT, b" " * 2_000)
+        if how == "a frame that drips":
+            c.send(whole[:10])
+        await until(lambda: at.collector.inflight_bytes > 0)
+        began = asyncio.get_running_loop().time()
+        for number in range(100):
+            if c.reader._buffer:  # type: ignore[attr-defined]
+                break
+            if how == "a frame that drips":
+                c.send(whole[10 + number : 11 + number])
+            elif how == "fragments that drip":
+                c.send(frame(Opcode.CONT, b" ", fin=False))
+                c.send(frame(Opcode.PONG, b""))
+            await asyncio.sleep(0.02)
+        assert await code_of(c) == 1008
+        assert 0.4 < asyncio.get_running_loop().time() - began < 1.5
+        assert at.collector.inflight_bytes == 0
+        assert at.collector.counters.deadlines == 1
+        assert at.journal.kept == []
+
+
+@on_loop
+async def test_a_message_in_time_is_not_charged_with_the_time_of_those_before() -> None:
+    async with site(Settings(body_seconds_max=0.5)) as at, raw(at.port) as c:
+        whole = message(1).encode()
+        for _ in range(4):
+            c.send(frame(Opcode.TEXT, whole[:5], fin=False))
+            await asyncio.sleep(0.2)
+            c.send(frame(Opcode.CONT, whole[5:]))
+            await until(lambda: at.journal.waiting == 0)
+        await until(lambda: len(at.journal.kept) == 4)
+        assert at.collector.counters.deadlines == 0
+
+
 @on_loop
 async def test_text_that_is_not_utf_8_is_1007_and_binary_is_the_decoders_business() -> None:
     async with site() as at:

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,6 @@ ACCOUNTS = "\n".join(
         f'[accounts.acme.gamooga]\ncompanies = ["{COMPANY}"]',
     ]
 )
-#: The client's own requirements: later releases of both broke it.
-PYTHON_CLIENT = ("nucleus-python==0.3.0", "websocket-client<0.58", "pickledb==0.9.2")
-INSTALL_SECONDS_MAX = 180
 
 
 @pytest.fixture(scope="module")
@@ -136,22 +132,11 @@ def test_nucleus_analytics_4_sends_each_event_once(
 
 @pytest.mark.timeout(300)
 def test_nucleus_python_0_3_empties_its_queue(
-    served: Served, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    served: Served, tmp_path: Path, nucleus_python: Path
 ) -> None:
-    own = tmp_path_factory.mktemp("python-client")
-    try:
-        venv.create(own, with_pip=True)
-        subprocess.run(
-            [own / "bin" / "python", "-m", "pip", "install", "--quiet", *PYTHON_CLIENT],
-            check=True,
-            capture_output=True,
-            timeout=INSTALL_SECONDS_MAX,
-        )
-    except subprocess.SubprocessError as failed:
-        pytest.skip(f"pip could not install nucleus-python: {failed}")
     endpoint = served.collect.replace("http", "ws", 1)
     script = str(HERE / "nucleus_python.py")
-    command = [str(own / "bin" / "python"), script, endpoint, "python030"]
+    command = [str(nucleus_python), script, endpoint, "python030"]
     assert "left in the queue: 0" in run(command, cwd=tmp_path, home=tmp_path)
     found = events(served, "python030")
     assert sorted((row["kind"], row["name"]) for row in found) == sorted(

@@ -21,7 +21,10 @@ PACKAGES = {
     "node306": "nucleus-nodejs-3.0.6",
     "analytics403": "nucleus-analytics",
 }
-ACCOUNTS = "\n".join(f'[accounts.{app}.nucleus]\napps = ["{app}"]' for app in PACKAGES)
+PYTHON = "python030"
+APPS = (*PACKAGES, PYTHON)
+ACCOUNTS = "\n".join(f'[accounts.{app}.nucleus]\napps = ["{app}"]' for app in APPS)
+HERE = Path(__file__).parent
 COUNT = 24
 
 
@@ -34,7 +37,7 @@ def free_port() -> int:
 
 @pytest.mark.timeout(300)
 def test_nucleus_clients_keep_what_is_refused_and_send_it_again(
-    node_modules: Path, tmp_path: Path
+    node_modules: Path, nucleus_python: Path, tmp_path: Path
 ) -> None:
     served = Served(tmp_path, ACCOUNTS)
     text = served.config.read_text()
@@ -47,15 +50,24 @@ def test_nucleus_clients_keep_what_is_refused_and_send_it_again(
     clients = []
     try:
         served.start()
-        for app, package in PACKAGES.items():
+        endpoint = served.collect.replace("http", "ws", 1)
+        script = str(HERE / "nucleus_python_keeping.py")
+        commands = {
+            app: ["node", "nucleus_keeping.js", endpoint, app, package]
+            for app, package in PACKAGES.items()
+        } | {PYTHON: [str(nucleus_python), script, endpoint, PYTHON]}
+        for app, command in commands.items():
             home = tmp_path / app
             home.mkdir()
-            endpoint = served.collect.replace("http", "ws", 1)
             clients.append(
                 subprocess.Popen(
-                    ["node", "nucleus_keeping.js", endpoint, app, package],
+                    command,
                     cwd=node_modules,
-                    env={"PATH": os.environ["PATH"], "HOME": str(home)},
+                    env={
+                        "PATH": os.environ["PATH"],
+                        "HOME": str(home),
+                        "XDG_CACHE_HOME": str(home / "cache"),
+                    },
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                 )
@@ -86,9 +98,9 @@ def test_nucleus_clients_keep_what_is_refused_and_send_it_again(
                 client.stderr.close()
         served.kill()
         disk.__exit__(None, None, None)
-    expected = {(app, f"KEPT_{number}"): 1 for app in PACKAGES for number in range(COUNT)}
+    expected = {(app, f"KEPT_{number}"): 1 for app in APPS for number in range(COUNT)}
     assert {(row["account"], row["name"]): int(row["often"]) for row in rows} == expected
-    for app in PACKAGES:
+    for app in APPS:
         row = books[app, "nucleus"]
         assert row["received"] == row["stored"] + row["duplicate"]
     assert "full" in served.log.read_text()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headwater import hub
+from headwater import hub, parts
 from headwater.config import Config
 from headwater.folder import Folder
 from headwater.resolve.registry import Claim
@@ -34,7 +34,7 @@ class Blind(SqliteRegistry):
         return [True] * len(super().claim(claims, received_at=received_at))
 
 
-class Mortal(hub.Parts):
+class Mortal(parts.Parts):
     """Ends the process at the checkpoint that a file names."""
 
     def __init__(self, config: Config, folder: Folder, *given: Any, **named: Any) -> None:
@@ -51,11 +51,11 @@ def die(aim: Path, reached: str) -> None:
 
 def main() -> int:
     change, _, *rest = sys.argv[1:]
-    hub.Parts = Mortal  # type: ignore[misc]
+    hub.Parts = Mortal  # type: ignore[attr-defined]
     if change == "unreconciled":
-        hub.Store = Forgetful  # type: ignore[attr-defined]
+        parts.Store = Forgetful  # type: ignore[attr-defined]
     if change == "undeduped":
-        hub.SqliteRegistry = Blind  # type: ignore[attr-defined]
+        parts.SqliteRegistry = Blind  # type: ignore[attr-defined]
     return hub.main(rest)
 
 

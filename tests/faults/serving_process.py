@@ -5,10 +5,13 @@ The whole server, its processes wired as ever, but for one thing. With CHANGE
 - ``whole`` the loader ends itself by SIGKILL at the checkpoint that the file ``die-at`` beside the
   configuration names (and takes that file away);
 - ``unsynced`` the journal's commits do not wait for the disk;
+- ``slow`` each of its commits takes besides what the file ``slow-disk`` beside the configuration
+  says, in seconds;
+- ``crowded`` a collector takes 128 connections, and not 10,000;
 - ``unreconciled`` the loader forgets to ask the store what a load that was cut short has left;
 - ``undeduped`` every dedupe key is taken for a new one.
 
-The last three are the negative controls: the checker must find what they break. What is changed
+The three ``un-`` are the negative controls: the checker must find what they break. What is changed
 stands in ``changed_collector.py`` and ``changed_hub.py``.
 """
 

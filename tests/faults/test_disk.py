@@ -197,6 +197,11 @@ def a_journal_at_its_bound(tmp_path: Path, ledger: Ledger) -> None:
         since = time.monotonic()
         await asyncio.sleep(SECONDS / 2)
         assert successes(ledger, since) == 0
+        refused = sorted(t for at, status, t in ledger.answers if at > since and status == 503)
+        print(
+            f"503 within {1e3 * refused[len(refused) // 2]:.1f} ms (p50), {refused[-1]:.3f} s (all)"
+        )
+        assert refused[len(refused) // 2] < 0.1
         assert not await ready(served)
 
     tables = "[journal]\nmax_bytes = 67_108_864"

@@ -210,10 +210,7 @@ def connection(data: bytes) -> None:
     cut = _loop[0].run_until_complete(heard(pieces(data)))
     whole = _loop[0].run_until_complete(heard([data[1:]]))
     assert not failures, failures
-    # A target with bytes beyond ASCII is escaped only where its line comes in one piece, as the
-    # first of a read: known, see test_fuzz.py.
-    if data[1:].isascii():
-        assert cut == whole, (cut, whole)
+    assert cut == whole, (cut, whole)
 
 
 failures: list[Any] = []

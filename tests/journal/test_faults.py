@@ -16,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from headwater import limits
 from headwater.clock import system_clock
 from headwater.errors import JournalFailed
+from headwater.journal import sqlite_writer
 from headwater.journal.sqlite import SqliteReader, SqliteWriter
+from headwater.journal.sqlite_segment import Row, Segment
 from tests.journal.requests import append, ids, read_all, request
 
 ROOT = Path(__file__).parents[2]
@@ -241,6 +244,50 @@ def test_a_commit_that_hangs_is_not_healthy(tmp_path: Path) -> None:
         await writer.close()
 
     asyncio.run(stall())
+
+
+def test_a_disk_that_does_not_answer_refuses_what_comes_and_keeps_what_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits behind a commit that hangs; what is in it is acknowledged once it is done."""
+    hanging = threading.Event()
+
+    class Hanging(Segment):
+        def insert(self, row: Row) -> None:
+            super().insert(row)
+            while hanging.is_set():
+                time.sleep(0.01)
+
+    monkeypatch.setattr(sqlite_writer, "Segment", Hanging)
+    monkeypatch.setattr(limits, "journal_commit_seconds_max", 0.2)
+
+    async def hang() -> None:
+        writer = SqliteWriter(
+            tmp_path, 1, loop=asyncio.get_running_loop(), clock=system_clock, bytes_max=1 << 30
+        )
+        assert await append(writer, [request(1)]) == [None]
+        hanging.set()
+        waiting = asyncio.ensure_future(append(writer, [request(2)]))
+        await asyncio.sleep(0.1)
+        also = asyncio.ensure_future(append(writer, [request(3)]))
+        await asyncio.sleep(limits.journal_probe_seconds + 0.3)
+        began = time.monotonic()
+        (refused,) = await append(writer, [request(4)])
+        assert isinstance(refused, JournalFailed)
+        assert time.monotonic() - began < 0.1
+        assert not writer.healthy
+        assert not waiting.done()
+        assert not also.done()
+        hanging.clear()
+        assert await waiting == [None]
+        assert await also == [None]
+        assert writer.healthy
+        assert await append(writer, [request(5)]) == [None]
+        assert writer.failures == 0
+        await writer.close()
+
+    asyncio.run(hang())
+    assert numbers(tmp_path) == [1, 2, 3, 5]
 
 
 def test_the_writing_process_leaves_no_lock_behind(tmp_path: Path) -> None:

@@ -148,6 +148,50 @@ def test_what_a_killed_backup_has_staged_goes_at_the_next_start(tmp_path: Path) 
     assert (tmp_path / "backup" / "manifest.json").exists()
 
 
+def test_a_backup_that_is_killed_harms_nothing_and_can_be_taken_again(tmp_path: Path) -> None:
+    """kill -9 of the command once the hub has begun, while it copies, and before the manifest."""
+    (tmp_path / "there").mkdir()
+    with Served(tmp_path, ACCOUNTS) as served:
+        for number in range(50):
+            assert click(served.collect, number) == 204
+        served.wait_loaded()
+        before = rows(served)
+        reached = {
+            "staged": served.data / "tmp" / "backup",
+            "copying": tmp_path / "copying" / "store",
+            "journal": tmp_path / "journal" / "journal",
+        }
+        for name, path in reached.items():
+            target = tmp_path / name
+            taking = subprocess.Popen(
+                [str(HEADWATER), "backup", str(target), "--config", str(served.config)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while not path.exists():
+                assert taking.poll() is None, f"too late: {name}"
+                time.sleep(0.001)
+            taking.kill()
+            taking.wait()
+            with pytest.raises(DataError, match="it has no manifest"):
+                backups.verify(target, progress=lambda files, size: None)
+            assert click(served.collect, 50 + len(before)) == 204
+            served.wait_loaded()
+            found = rows(served)
+            assert {key: found[key] for key in before} == before
+            assert len(found) == len(before) + 1
+            before = found
+        served.run("backup", str(tmp_path / "again"))
+        assert not (served.data / "tmp" / "backup").exists()
+        assert not (served.data / "store" / "shadow" / "headwater_backup").exists()
+    backups.verify(tmp_path / "again", progress=lambda files, size: None)
+    there = Served(tmp_path / "there", ACCOUNTS)
+    there.run("restore", str(tmp_path / "again"))
+    with there:
+        there.wait_loaded()
+        assert rows(there) == before
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """A server that has ended, with a few events, and a backup of it beside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,14 +15,13 @@ from headwater.errors import DataError, FolderInUse
 from headwater.folder import Folder
 from headwater.folder_version import FORMAT, STEPS, Mark, open_version, read_mark
 from tests.served import HEADWATER, NotReady, Served
-from tests.test_app import ACCOUNTS, click
+from tests.test_app import ACCOUNTS, click, send
 
 CLICKS = "SELECT toInt64(properties.position) AS n, person_id FROM events ORDER BY n"
-#: Takes a store back to its first schema, with the rows that are in it.
+#: Makes a store of the first schema; what `_ROWS` has written goes into it.
 _OLDER = """
 import sys
 from pathlib import Path
-import pyarrow
 from headwater.store import schema, session
 data = Path(sys.argv[1])
 writing = session.Writing(session.Connector(f"chdb://{data / 'store'}", data / "tmp"))
@@ -32,6 +32,24 @@ assert number == 1
 for statement in schema.statements(sql):
     writing.command(statement)
 writing.command("INSERT INTO headwater_store.schema_versions (version) VALUES (1)")
+for rows in sorted(data.parent.glob("*.rows")):
+    with writing._using() as client:
+        table = "headwater_store." + rows.stem
+        client.raw_insert(table, insert_block=rows.read_bytes(), fmt="JSONEachRow")
+writing.close()
+"""
+#: Writes a store's rows beside the data folder, with the columns that they had at first.
+_ROWS = """
+import sys
+from pathlib import Path
+from headwater.store import session
+data = Path(sys.argv[1])
+writing = session.Writing(session.Connector(f"chdb://{data / 'store'}", data / "tmp"))
+later = {"events_rows": "EXCEPT (ordered_at, keys, subject, principal)"}
+for table in ("events_rows", "rejected_rows", "loads"):
+    sql = f"SELECT * {later.get(table, '')} FROM headwater_store.{table}"
+    with writing._using() as client:
+        (data.parent / f"{table}.rows").write_bytes(client.raw_query(sql, fmt="JSONEachRow"))
 writing.close()
 """
 
@@ -79,7 +97,7 @@ def test_a_folder_from_before_there_were_marks_is_taken_forward(tmp_path: Path) 
             assert click(collecting.collect, number) == 204
     for name in ("version", "registry/people.sqlite", "registry/sessions.sqlite"):
         (served.data / name).unlink(missing_ok=True)
-    subprocess.run([str(HEADWATER.with_name("python")), "-c", _OLDER, str(served.data)], check=True)
+    run_on(served, _OLDER)
     assert read_mark(Folder(served.data)) == Mark(0)
     with served:
         served.wait_loaded()
@@ -87,6 +105,47 @@ def test_a_folder_from_before_there_were_marks_is_taken_forward(tmp_path: Path) 
         assert [row["n"] for row in rows] == list(range(30))
         assert all(row["person_id"] for row in rows)
         assert mark(served.data) == Mark(FORMAT, headwater.__version__)
+
+
+def test_rows_of_the_first_schema_are_there_and_a_replay_says_who_it_was(tmp_path: Path) -> None:
+    """Loaded under the first schema, by whose loader nobody was anybody; some more wait in the
+    journal."""
+    served = Served(tmp_path, ACCOUNTS)
+    with served:
+        for number in range(30):
+            assert click(served.collect, number) == 204
+        assert send(served.collect, "POST", "/collect/1/1/event", b"{}")[0] == 400
+        books = served.wait_loaded()
+        today = served.query(CLICKS)
+    run_on(served, _ROWS)
+    assert (tmp_path / "events_rows.rows").read_bytes().count(b"\n") == 30
+    shutil.rmtree(served.data / "store")
+    for name in ("version", "registry/people.sqlite", "registry/sessions.sqlite"):
+        (served.data / name).unlink(missing_ok=True)
+    run_on(served, _OLDER)
+    with Served(tmp_path, ACCOUNTS, command="collect") as collecting:
+        for number in range(30, 40):
+            assert click(collecting.collect, number) == 204
+    with served:
+        rows = served.query(CLICKS) if served.wait_loaded() else []
+        assert [row["n"] for row in rows] == list(range(40))
+        assert not any(row["person_id"] for row in rows[:30]), "as it was loaded"
+        assert all(row["person_id"] for row in rows[30:])
+        found = served.accounting()
+        assert found["acme", "vaix"]["stored"] == 40
+        assert found["acme", "orbee"] == books["acme", "orbee"]
+        assert len(served.query("SELECT * FROM rejected")) == 1
+        served.run("replay", "--since", "1d")
+        rows = served.query(CLICKS)
+        assert rows[:30] == today, "the same rows, and the same people as today's loader says"
+        assert [row["n"] for row in rows] == list(range(40))
+        assert served.accounting()["acme", "vaix"]["stored"] == 40
+
+
+def run_on(served: Served, script: str) -> None:
+    """A program of ours in a process of its own, on a server's data folder."""
+    python = str(HEADWATER.with_name("python"))
+    subprocess.run([python, "-c", script, str(served.data)], check=True)
 
 
 def test_an_upgrade_waits_for_nobody_else_on_the_folder(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """S1: slow clients are closed at their deadline, and nobody else notices them.
 
-The others are measured in rounds, in turns without and with slow clients, so that both see the same
-machine. The real deadlines run: headers 10 s here; body and unread answers, 20 s each, in the full
+The others are measured in turns without and with slow clients, so that both see the same machine.
+The real deadlines run: headers 10 s here; body and unread answers, 20 s each, in the full
 size (shortened ones: tests/accept/test_deadlines.py).
 """
 
@@ -24,12 +24,16 @@ from tests.trust.serving import FULL, answers_of, bearer, request, vaix
 pytestmark = pytest.mark.alone
 
 SLOW = 500 if FULL else 150
-COUNT = 500 if FULL else 200
-ROUNDS_MIN, ROUNDS_MAX = 3, 12
+#: Samples of each kind that are judged together: a p99 of 1,500 is not made by two of them.
+TURNS, COUNT = (6, 500) if FULL else (3, 500)
+#: What others do to the machine passes, what slow clients do stays: one of these must hold.
+TRIES = 3
 RATIO_MAX = 2.0
-#: Below this a p99 of 200 requests is the two slowest of them, and the machine's: 0.6 to 5 ms have
-#: been measured with nobody else there.
-NOISE_US = 10_000
+#: Half of the requests are not slowed at all: 0.23 to 0.40 ms without, 0.27 to 0.42 with.
+MIDDLE_RATIO_MAX = 1.5
+#: Below this a p99 is the machine's: with nobody slow, 12 times 1,500 requests had one of 1.3 to 50
+#: ms, 4 ms in the middle, on two cores that others used as well.
+FLOOR_US = 5_000
 DRIP_SECONDS = 2.0
 #: The sweep looks twice a second; the rest is the machine's.
 LATE_SECONDS_MAX = 3.0
@@ -138,28 +142,35 @@ async def leave(slow: list[tuple[Slow, asyncio.Task[None]]]) -> None:
     await asyncio.gather(*(task for _, task in slow), return_exceptions=True)
 
 
-async def rounds(port: int) -> float:
-    """The ratio of the others' p99, with slow clients to without: the median of some rounds, since
-    one pause of the machine makes a p99 of a millisecond into four. Below NOISE_US all are one."""
-    ratios: list[float] = []
-    for turn in range(ROUNDS_MAX):
-        calm = p99(await measured(port))
+async def both(port: int) -> tuple[list[int], list[int]]:
+    """How long the requests of others take without and with slow clients, in turns, so that both
+    see the same machine."""
+    calm: list[int] = []
+    beside: list[int] = []
+    for _ in range(TURNS):
+        calm += await measured(port)
         slow = await crowd(port)
         began = time.monotonic()
-        beside = p99(await measured(port))
+        beside += await measured(port)
         assert time.monotonic() - began < limits.headers_seconds_max
         assert not any(task.done() for _, task in slow)
         await leave(slow)
-        ratios.append(beside / max(calm, NOISE_US))
-        print(f"{SLOW} slow clients: p99 {calm} us without, {beside} us with")
-        if turn + 1 >= ROUNDS_MIN and median(ratios) < RATIO_MAX:
-            break
-    return median(ratios)
+    return calm, beside
 
 
 @pytest.mark.timeout(300)
 def test_slow_clients_do_not_double_the_p99_of_others(port: int) -> None:
-    assert asyncio.run(rounds(port)) < RATIO_MAX
+    for _ in range(TRIES):
+        calm, beside = asyncio.run(both(port))
+        ratio = p99(beside) / max(p99(calm), FLOOR_US)
+        middle = median(beside) / median(calm)
+        print(
+            f"{SLOW} slow clients, {len(beside)} requests: p50 {median(calm):.0f} us without and "
+            f"{median(beside):.0f} us with, p99 {p99(calm)} and {p99(beside)} us"
+        )
+        if ratio < RATIO_MAX and middle < MIDDLE_RATIO_MAX:
+            return
+    raise AssertionError(f"p99 {ratio:.1f} times as long, p50 {middle:.1f}")
 
 
 DEADLINES = {"headers": limits.headers_seconds_max}

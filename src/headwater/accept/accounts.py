@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from headwater.accept.iam import Verifier
 from headwater.accept.privacy import Privacy, privacy_of
 from headwater.accept.request import Rules
 from headwater.clock import Clock
 from headwater.config import Account, IamSettings
+
+if TYPE_CHECKING:
+    from headwater.accept.iam import Verifier
 
 _PERMISSIVE = Rules()
 
@@ -54,7 +56,6 @@ class Accounts:
         clock: Clock,
         verifier: Callable[[IamSettings], Verifier] | None = None,
     ) -> None:
-        make = verifier or (lambda settings: Verifier(settings, clock=clock))
         self._tenants: dict[str, dict[str, Admission]] = {}
         self._tokens: dict[bytes, Admission] = {}
         self._iam: list[tuple[Verifier, Admission]] = []
@@ -74,7 +75,8 @@ class Accounts:
                     digest = bytes.fromhex(token.removeprefix("sha256:"))
                     self._tokens[digest] = admission
                 if vaix.iam is not None:
-                    self._iam.append((make(vaix.iam), admission))
+                    made = verifier(vaix.iam) if verifier else _verifier(vaix.iam, clock)
+                    self._iam.append((made, admission))
             if account.orbee is not None:
                 keys["orbee"] = account.orbee.trackers
                 self._rules[name, "orbee"] = Rules(lenient=account.orbee.lenient)
@@ -125,3 +127,10 @@ class Accounts:
                     return admission
             return None
         return "bad method"
+
+
+def _verifier(settings: IamSettings, clock: Clock) -> Verifier:
+    # Every process judges accounts, few have JWTs: the libraries for them take 0.1 s to import.
+    from headwater.accept.iam import Verifier  # noqa: PLC0415
+
+    return Verifier(settings, clock=clock)

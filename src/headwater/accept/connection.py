@@ -206,6 +206,11 @@ class Connection(asyncio.Protocol):
         self._session = Session(self, call, self._parser.url, self._parser.fields)
         self._session.start(rest)
 
+    def beyond(self, data: bytes) -> None:
+        """What came behind the head of an upgrade, in the same read."""
+        if self._session is not None:
+            self._session.receive(data)
+
     # --- answers -------------------------------------------------------------------------------
 
     def finish(self, slot: Slot, answer: Answer) -> None:

@@ -11,6 +11,10 @@ same, and is not parsed twice. A request is served from memory only if a read ho
 request, with nothing half-parsed before it, and its request line is plain (GET or POST, a path of
 visible ASCII, HTTP/1.1); everything else goes to llhttp. What frames a request stands in the block,
 so the line, which differs, cannot change where it ends.
+
+llhttp refuses raw bytes above 127 in a request line, and real callers of the GET dialects send them
+(Gamooga's card, section 2): they are percent-encoded before it sees them. A read with such bytes is
+handed over in pieces that end where a head or a body ends, so that it is known which are a line's.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import httptools
 
 from headwater.accept import answers
 from headwater.accept.head import BadHead, Head, origin_form
-from headwater.accept.phase import BODY, DEAF, HEAD, IDLE
+from headwater.accept.phase import BODY, DEAF, HEAD, IDLE, WEBSOCKET
 from headwater.accept.request import Answer
 from headwater.accept.slots import Call
 from headwater.limits import target_bytes_max_query
@@ -39,6 +43,7 @@ _DROP_BYTES_MAX = 65_536
 _QUIET_BYTES_MAX = 32_768
 _REMEMBERED_BYTES_MAX = 2_048
 _REMEMBERED_LINES_MAX = 16
+_BLANK = re.compile(rb"[\r\n]*").match
 _PLAIN_LINE = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1").fullmatch
 
 
@@ -57,12 +62,13 @@ class Parser:
         "_call",
         "_chunked",
         "_connection",
+        "_dropped_bytes",
         "_dropping",
         "_fields_bytes",
         "_held_bytes",
+        "_in_line",
         "_llhttp",
         "_quiet_bytes",
-        "_reparse",
         "_stirred",
         "fields",
         "url",
@@ -82,8 +88,9 @@ class Parser:
         self._began = False  # a message has begun since the read began
         self._chunked = False
         self._dropping: Answer | None = None  # the refusal that follows a body nobody reads
+        self._dropped_bytes = 0  # of that body
+        self._in_line = False  # in phase HEAD: the request line has not ended
         self._block: bytes | None = None  # what the head may be remembered under
-        self._reparse = False
 
     @property
     def call(self) -> Call | None:
@@ -110,9 +117,10 @@ class Parser:
                         connection.since = connection.collector.now
                         connection.serve(call, data[end + 4 :])
                         return
-            if not data.isascii():
-                data = _escape_request_line(data)
-        self._parse(data)
+        if data.isascii():
+            self._parse(data)
+        else:
+            self._parse_apart(data)
 
     def _recall(self, head: Head, line: bytes) -> Call | None:
         """What a request line asks for with a header block that is known; None: ask llhttp."""
@@ -126,6 +134,41 @@ class Parser:
         if "?" not in target and len(head.calls) < _REMEMBERED_LINES_MAX:
             head.calls[line] = call
         return call
+
+    def _parse_apart(self, data: bytes) -> None:
+        """A read with bytes above 127: of request lines percent-encoded, the rest as it is."""
+        connection = self._connection
+        at, size = 0, len(data)
+        while at < size and connection.phase < DEAF:
+            phase = connection.phase
+            if phase == IDLE or (phase == HEAD and self._in_line):
+                start = at
+                if phase == IDLE or not self.url:  # blank lines may come before a request
+                    start = _blank(data, at)
+                stop = data.find(b"\n", start) + 1 or size
+                line = _escape(data[at:stop])
+                if phase == IDLE:
+                    end = data.find(b"\r\n\r\n", stop - 2)
+                    end = size if end < 0 else end + 4
+                    self._parse(line + data[stop:end])
+                else:
+                    end = stop
+                    self._parse(line)
+            elif phase == HEAD or self._chunked:
+                end = _blank(data, at)  # may be the rest of a CRLFCRLF that began earlier
+                if end == at:
+                    found = data.find(b"\r\n\r\n", at)
+                    end = size if found < 0 else found + 4
+                self._parse(data[at:end])
+            else:
+                end = size
+                if self._call is not None:
+                    left = self._call.head.length - self._held_bytes - self._dropped_bytes
+                    end = min(size, at + left)
+                self._parse(data[at:end])
+            at = end
+        if connection.phase == WEBSOCKET and at < size:
+            connection.beyond(data[at:])
 
     def _parse(self, data: bytes) -> None:
         connection = self._connection
@@ -156,10 +199,21 @@ class Parser:
                 connection.refuse(answers.TARGET_TOO_LONG)
             elif self._quiet_bytes > bound:
                 connection.refuse(answers.HEADERS_TOO_LARGE)
+            self._in_line = not self.fields and self._ends_in_line(data)
         elif connection.phase == BODY and self._chunked:
             self._quiet_bytes = 0 if self._stirred else self._quiet_bytes + len(data)
             if self._quiet_bytes > _QUIET_BYTES_MAX:
                 connection.refuse(self.error(400, answers.BAD_REQUEST))
+
+    def _ends_in_line(self, data: bytes) -> bool:
+        """Whether a read that ended before the first field did ended within the request line."""
+        url = self.url
+        if not url:
+            return True
+        if not self._began:
+            return self._in_line and b"\n" not in data
+        before = data.rpartition(b"\n")[0]
+        return data.endswith(b" " + url) and not before.endswith(b" %b HTTP/1.1\r" % url)
 
     def error(self, status: int, default: Answer) -> Answer:
         """The dialect's own words for a status where the route is known."""
@@ -242,6 +296,7 @@ class Parser:
     def on_body(self, piece: bytes) -> None:
         self._stirred = True
         if self._dropping is not None:
+            self._dropped_bytes += len(piece)
             return
         connection = self._connection
         collector = connection.collector
@@ -272,6 +327,7 @@ class Parser:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self.release()
         answer, self._dropping = self._dropping, None
+        self._dropped_bytes = 0
         if not call.keep_alive or connection.collector.draining:
             connection.phase = DEAF
         if answer is None:
@@ -314,12 +370,15 @@ class Parser:
         self._parse(b"".join(lines) + b"\r\n" + rest)
 
 
-def _escape_request_line(data: bytes) -> bytes:
-    """Percent-encode raw bytes above 127 in the request line: llhttp refuses them, and real
-    callers of the GET dialects send them (Gamooga's card, section 2)."""
-    end = data.find(b"\r\n")
-    line = data[:end] if end >= 0 else data
+def _blank(data: bytes, at: int) -> int:
+    """Where the CRs and LFs end that stand at a place."""
+    found = _BLANK(data, at)
+    assert found is not None
+    return found.end()
+
+
+def _escape(line: bytes) -> bytes:
+    """Percent-encode what is above 127."""
     if line.isascii():
-        return data
-    escaped = b"".join(b"%%%02X" % byte if byte > 127 else bytes((byte,)) for byte in line)
-    return escaped + data[len(line) :]
+        return line
+    return b"".join(b"%%%02X" % byte if byte > 127 else bytes((byte,)) for byte in line)

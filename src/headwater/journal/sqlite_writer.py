@@ -111,7 +111,8 @@ class _Committer:
 class SqliteWriter:
     """One process's end of the journal, in `folder`/w`writer` (see ``journal.Writer``).
 
-    `bytes_max` bounds this writer's folder. Raises FolderInUse when another process writes there,
+    `bytes_max` bounds this writer's folder; its segments are numbered from `first_segment` on, or
+    from behind those that are there. Raises FolderInUse when another process writes there,
     DataError when the folder cannot be used. Makes its first segment before it returns.
     """
 
@@ -124,6 +125,7 @@ class SqliteWriter:
         clock: Clock,
         bytes_max: int = limits.journal_bytes_max,
         segment_bytes_max: int = limits.segment_bytes_max,
+        first_segment: int = 1,
     ) -> None:
         check_sqlite()
         self._folder = folder / f"w{writer}"
@@ -132,6 +134,7 @@ class SqliteWriter:
         self._clock = clock
         self._bytes_max = bytes_max
         self._segment_bytes_max = segment_bytes_max
+        self._first_segment = first_segment
         self._encode = msgspec.msgpack.Encoder().encode
         self._group = _Group()
         self._full_groups: deque[_Group] = deque()
@@ -142,6 +145,7 @@ class SqliteWriter:
         #: Why nothing is taken now. Full: what is queued is still committed; failed: nothing is.
         self._refusal: JournalFull | JournalFailed | None = None
         self._failed = False
+        self._hangs: JournalFailed | None = None  # the refusal while a commit does not come back
         #: Writes or fsyncs that failed, since the start.
         self.failures = 0
         self._closing: asyncio.Future[None] | None = None
@@ -260,6 +264,10 @@ class SqliteWriter:
             self._fail(group, failure)
             return
         self._used += group.bytes
+        if self._hangs is not None:
+            if self._refusal is self._hangs:
+                self._refusal = None
+            self._hangs = None
         # The next commit first: the disk works while the answers of this one are written.
         self._flush()
         self._call(group.dones, None)
@@ -382,8 +390,16 @@ class SqliteWriter:
         return fresh
 
     def _probe(self) -> None:
-        """Once a second: how much room is there?"""
+        """Once a second: does the disk answer, and how much room is there?"""
         self._timer = self._loop.call_later(limits.journal_probe_seconds, self._probe)
+        if self._refusal is None and not self.healthy:
+            # What is queued may still become durable; more would only wait behind it.
+            self._hangs = self._refusal = JournalFailed(
+                f"a write to {self._segment.path} has been under way for "
+                f"{time.monotonic() - self._committing_since:.0f} s",
+                remedy="look at the disk; collecting goes on by itself when it answers",
+            )
+            _log.error("%s", self._hangs)
         self._background(self._measure())
 
     async def _measure(self) -> None:
@@ -422,8 +438,9 @@ class SqliteWriter:
         half done in the last one, nothing is added to it."""
         with rewriting(self._folder, limits.journal_rewrite_seconds_max):
             found = find_tail(self._folder, self._writer)
-            self._next_number = found.next_number
-            self._segment = found.spare or self._make_segment()
+            self._next_number = max(found.next_number, self._first_segment)
+            fits = found.spare is not None and found.spare.number >= self._first_segment
+            self._segment = found.spare if found.spare and fits else self._make_segment()
             self._segment.previous, self._segment.previous_end = found.tail
             self._segment.activate(self._clock())
         if found.last is not None:

@@ -25,6 +25,12 @@ from headwater.store.clickhouse import (
 #: In one statement.
 _REQUESTS_NAMED = 2_000
 _PAIRS = ((EVENTS, EVENTS_STAGED), (REJECTED, REJECTED_STAGED))
+#: What a row says, in SQL. Rows from before there were people have no keys, which the digest leaves
+#: out: a replay gives them theirs.
+_SAYS = {
+    EVENTS: "cityHash64(digest, arrayExists(key -> UUIDToNum(key) != toFixedString('', 16), keys))",
+    REJECTED: "digest",
+}
 
 
 class Changes(msgspec.Struct):
@@ -75,8 +81,8 @@ class Comparing:
             "SELECT account, arrayDistinct(groupArrayArray(keys)) FROM "  # noqa: S608
             f"(SELECT account, arrayDistinct(keys) AS keys FROM {EVENTS} "
             f"WHERE writer = {first.writer} AND batch > {first.after} AND batch <= {last.last} "
-            "AND (batch, request, idx, digest) NOT IN "
-            f"(SELECT batch, request, idx, digest FROM {EVENTS_STAGED})) GROUP BY account"
+            f"AND (batch, request, idx, {_SAYS[EVENTS]}) NOT IN "
+            f"(SELECT batch, request, idx, {_SAYS[EVENTS]} FROM {EVENTS_STAGED})) GROUP BY account"
         )
         return {account: [key.bytes for key in keys if key.int] for account, keys in rows}
 
@@ -100,22 +106,24 @@ class Comparing:
         return total
 
     def _count(self, within: str, stored: str, staged: str) -> Changes:
+        says = _SAYS[stored]
         rows = self._writing.rows(
             "SELECT countIf(had = 1 AND has = 1 AND was = becomes), "  # noqa: S608
             "countIf(had = 1 AND has = 1 AND was != becomes), countIf(had = 0), countIf(has = 0) "
             "FROM (SELECT max(had_) AS had, max(has_) AS has, max(was_) AS was, "
             "max(becomes_) AS becomes FROM ("
-            f"SELECT batch, request, idx, 1 AS had_, 0 AS has_, digest AS was_, 0 AS becomes_ "
+            f"SELECT batch, request, idx, 1 AS had_, 0 AS has_, {says} AS was_, 0 AS becomes_ "
             f"FROM {stored} WHERE {within} UNION ALL "
-            f"SELECT batch, request, idx, 0, 1, 0, digest FROM {staged}) "
+            f"SELECT batch, request, idx, 0, 1, 0, {says} FROM {staged}) "
             "GROUP BY batch, request, idx)"
         )
         return Changes(*(int(value) for value in rows[0]))
 
     def _rewrite(self, within: str, stored: str, staged: str) -> None:
+        says = _SAYS[stored]
         self._writing.command(
-            f"DELETE FROM {stored} WHERE {within} AND (batch, request, idx, digest) NOT IN "  # noqa: S608
-            f"(SELECT batch, request, idx, digest FROM {staged})"
+            f"DELETE FROM {stored} WHERE {within} AND (batch, request, idx, {says}) NOT IN "  # noqa: S608
+            f"(SELECT batch, request, idx, {says} FROM {staged})"
         )
         self._writing.command(
             f"INSERT INTO {stored} SELECT * FROM {staged} "  # noqa: S608

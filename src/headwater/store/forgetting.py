@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from headwater.store.clickhouse import EVENTS, REJECTED
-from headwater.store.people import id_list, seen_rows
+from headwater.store.people import id_list, reload, seen_rows
 from headwater.store.rows import Place
 from headwater.store.session import Writing, quoted
 
@@ -151,8 +151,7 @@ class StoreForgetting:
             self._delete("resessions", f"has({some}, person)")
         for some in _some(sessions):
             self._delete("pulses", f"has({some}, session_id)")
-        for dictionary in _DICTIONARIES:
-            self._writing.command(f"SYSTEM RELOAD DICTIONARY headwater_store.{dictionary}")
+        reload(self._writing, *_DICTIONARIES)
         return counts
 
     def merges(self, keys: Iterable[bytes]) -> int:

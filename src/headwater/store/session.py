@@ -49,6 +49,8 @@ _QUESTION = {
     "max_result_bytes": limits.query_answer_bytes_max,
     "result_overflow_mode": "throw",
     "max_threads": 2,
+    # What is asked comes after what is collected and loaded, where the hub has CAP_SYS_NICE.
+    "os_threads_nice_value_query": 15,
     # By itself it goes down to one thread where a thread has less than 1 GiB, so always here.
     "max_threads_min_free_memory_per_thread": 0,
     "max_query_size": 2 * limits.query_text_bytes_max,

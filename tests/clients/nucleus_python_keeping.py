@@ -1,0 +1,32 @@
+"""python nucleus_python_keeping.py ENDPOINT APP: an application with nucleus-python 0.3 that tracks
+all the while, whatever becomes of the server; numbered events, and then time to send what is left.
+
+Its timer reports once only, so the application asks it to. The pauses are the client's need, as in
+nucleus_python.py; its ids are random numbers up to 10,000, so they are seeded.
+"""
+
+import os
+import random
+import sys
+import time
+
+os.makedirs(os.environ["XDG_CACHE_HOME"], exist_ok=True)
+random.seed(7)
+
+import nucleus  # type: ignore[import-not-found]  # noqa: E402
+
+COUNT = 24
+
+nucleus.api_url, nucleus.app_id = sys.argv[1:3]
+nucleus.report_interval = 3600
+nucleus.app_started()
+for number in range(COUNT):
+    nucleus.track(f"KEPT_{number}", data={"number": number})
+    nucleus.current_client.report_data()
+    time.sleep(0.3)
+for _ in range(40):
+    if not nucleus.current_client.queue:
+        break
+    nucleus.current_client.report_data()
+    time.sleep(0.3)
+print("left in the queue:", len(nucleus.current_client.queue))

@@ -56,7 +56,7 @@ def take(page: Page, address: str, file: Path) -> None:
     page.goto(address)
     page.wait_for_timeout(800)
     page.wait_for_function(_SETTLED, timeout=20_000)
-    page.wait_for_timeout(1_500)
+    page.wait_for_timeout(8_000 if "/live-" in str(file) else 1_500)  # it fills as one looks
     page.screenshot(path=file)
 
 
@@ -72,12 +72,9 @@ def main() -> int:
         chromium() as browser,
         Served(Path(folder), shop.accounts()) as served,
     ):
-        wires = shop.requests_now()
-        shop.send(served.collect_port, wires)
+        shop.send(served.collect_port, shop.requests_now())
         served.wait_loaded()
-        threading.Thread(
-            target=shop.trickle, args=(served.collect_port, wires), daemon=True
-        ).start()
+        threading.Thread(target=shop.trickle, args=(served.collect_port,), daemon=True).start()
         for kind, size in (("desktop", DESKTOP), ("phone", PHONE)):
             context = browser.new_context(
                 viewport=size, color_scheme="light" if kind == "desktop" else "dark"

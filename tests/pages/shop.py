@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import random
 import time
@@ -194,11 +195,15 @@ def requests_now() -> list[Wire]:
     return requests(time.time())
 
 
-def trickle(port: int, wires: list[Wire], *, seconds: float = 120.0) -> None:
-    """Some of them again, some twenty a second for a while: what a live page shows."""
+def trickle(port: int, *, seconds: float = 120.0) -> None:
+    """Some visits a second for a while, some requests twice: what a live page shows."""
     choose = random.Random(2)
     until = time.monotonic() + seconds
     with contextlib.suppress(OSError, http.client.HTTPException):
-        while time.monotonic() < until:
-            send(port, choose.sample(wires, choose.randrange(1, 8)))
-            time.sleep(0.2)
+        for number in itertools.count(2):
+            if time.monotonic() > until:
+                return
+            wires = requests(time.time(), people=4, seed=number)
+            some = choose.sample(wires, min(4, len(wires)))
+            send(port, [*some, *choose.sample(some, choose.randrange(2))])
+            time.sleep(0.3)

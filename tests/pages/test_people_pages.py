@@ -14,7 +14,7 @@ from tests.served import Served
 from tests.test_app import ACCOUNTS
 from tests.test_person import APP, AT, key, nucleus, vaix
 
-EVIL = '<img src=x onerror="document.title=1">'
+EVIL = "<img src=x onerror=document.title=1>"
 USER = key("nucleus:user", APP, "page-u")
 
 
@@ -26,7 +26,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             {"name": f"STEP {n % 3}", "id": 10 + n, "date": AT + 60_000 * n, "anonId": "page-a"}
             for n in range(70)
         ]
-        nucleus(running, first, *more)
+        other = {"name": "OTHER", "id": 9, "date": AT, "anonId": "page-b", "userId": "page-u"}
+        nucleus(running, first, *more, other)
         running.wait_loaded()
         said = {"date": AT + 9_000_000, "anonId": "page-a", "userId": "page-u"}
         nucleus(
@@ -82,7 +83,7 @@ def test_somebody_is_found_from_the_keyboard_and_looked_at(served: Served, page:
     expect(page.locator("#timeline li")).to_have_count(50)
     expect(page.locator("#timeline li").first).to_contain_text(EVIL)
     page.get_by_role("button", name="Older").click()
-    expect(page.locator("#timeline li")).to_have_count(74)
+    expect(page.locator("#timeline li")).to_have_count(75)
     page.get_by_label("Name").select_option("STEP 1")
     expect(page.locator("#timeline li")).to_have_count(23)
     assert "name=STEP+1" in page.url
@@ -106,7 +107,7 @@ def test_an_export_is_a_file(served: Served, page: Page, tmp_path: Path) -> None
     file = tmp_path / "export.jsonl"
     download.value.save_as(file)
     assert download.value.suggested_filename == f"person-{USER}.jsonl"
-    assert msgspec.json.decode(file.read_bytes().splitlines()[-1])["end"]["event"] == 74
+    assert msgspec.json.decode(file.read_bytes().splitlines()[-1])["end"]["event"] == 75
 
 
 def test_a_merge_is_undone_and_allowed_again(served: Served, page: Page) -> None:
@@ -115,9 +116,9 @@ def test_a_merge_is_undone_and_allowed_again(served: Served, page: Page) -> None
     expect(merges).to_contain_text("page-a")
     merges.get_by_role("button", name="Undo").click()
     expect(merges).to_contain_text("undone")
-    expect(page.locator("#head")).to_contain_text("Events3")
+    expect(page.locator("#head")).to_contain_text("Events4")
     merges.get_by_role("button", name="Let it count again").click()
-    expect(page.locator("#head")).to_contain_text("Events74")
+    expect(page.locator("#head")).to_contain_text("Events75")
 
 
 def test_an_erasure_needs_the_name_and_ends_with_a_receipt(served: Served, page: Page) -> None:

@@ -412,6 +412,9 @@ document.getElementById("theme")?.addEventListener("click", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
+// On a phone the pages are a row that scrolls.
+document.querySelector("nav a[aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 const accounts = document.getElementById("account");
 if (accounts) {
   const account = currentAccount();

@@ -30,6 +30,7 @@ bench: install
 	$(BIN)/python -m bench.journal $(ARGS)
 	$(BIN)/python -m bench.load $(ARGS)
 	$(BIN)/python -m bench.query $(ARGS)
+	$(BIN)/python -m bench.pages $(ARGS)
 
 soak: install
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS) $(ARGS)

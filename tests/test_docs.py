@@ -123,7 +123,13 @@ def keys_of(struct: type[msgspec.Struct], prefix: str) -> dict[str, Any]:
         table = TABLES.get(f"{prefix}{field.name}")
         if table is not None:
             found |= keys_of(table, f"{prefix}{field.name}.")
-        elif f"{prefix}{field.name}" not in ("data", "accounts", "accounts.NAME.name"):
+        elif f"{prefix}{field.name}" not in (
+            "data",
+            "accounts",
+            "accounts.NAME.name",
+            "accounts.NAME.plan_text",
+            "console.tokens",
+        ):
             found[f"{prefix}{field.name}"] = field.default
     return found
 
@@ -131,7 +137,9 @@ def keys_of(struct: type[msgspec.Struct], prefix: str) -> dict[str, Any]:
 #: Dotted path -> the struct that reads that table.
 TABLES: dict[str, type[msgspec.Struct]] = {
     "collect": config.Collect,
+    "browser": config.Browser,
     "console": config.Console,
+    "console.tokens.NAME": config.ConsoleToken,
     "journal": config.JournalSettings,
     "registry": config.RegistrySettings,
     "store": config.StoreSettings,
@@ -148,6 +156,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
 KEYS = {
     **keys_of(config.Config, ""),
     "data": "headwater-data",
+    **keys_of(config.ConsoleToken, "console.tokens.NAME."),
     **keys_of(config.Account, "accounts.NAME."),
 }
 

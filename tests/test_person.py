@@ -227,6 +227,120 @@ def test_the_views_say_the_same(served: Served, late: dict[str, str]) -> None:
     assert sessions == shown["sessions"]
 
 
+def whole(served: Served, path: str) -> dict[str, Any]:
+    status, body = api(served, "GET", path)
+    assert status == 200, body
+    return msgspec.json.decode(body, type=dict[str, Any])
+
+
+def test_what_the_page_shows_is_what_its_sql_says(served: Served, late: dict[str, str]) -> None:
+    shown = whole(served, f"/api/people/{late['anonymous']}?history=1")
+    for name, key in (("identities", "value"), ("sessions", "session_id"), ("history", "event_id")):
+        said = served.query(shown["sql"][name])
+        assert said, name
+        assert sorted(row[key] for row in said) == sorted(row[key] for row in shown[name]), name
+    (row,) = served.query(shown["sql"]["person"])
+    assert {name: shown[name] for name in row} == row
+    assert [row["merge_id"] for row in served.query(shown["sql"]["merges"])] == [
+        row["merge_id"] for row in shown["merges"]
+    ]
+    newest = whole(served, "/api/people")
+    assert served.query(newest["sql"]) == [
+        {name: value for name, value in one.items() if name != "identities"}
+        for one in newest["people"]
+    ]
+    assert newest["people"][0]["last_seen"] == max(one["last_seen"] for one in newest["people"])
+    (one,) = [one for one in newest["people"] if one["person_id"] == late["person"]]
+    assert one["identities"][0] == {"namespace": "nucleus:user", "value": "late-u"}
+    assert len(one["identities"]) == 3
+    of = whole(served, "/api/people?find=late-u")
+    assert [row["person_id"] for row in served.query(of["sql"])] == [late["person"]]
+
+
+def test_the_timeline_goes_back_page_by_page(
+    served: Served, late: dict[str, str], tmp_path: Path
+) -> None:
+    nucleus(
+        served,
+        *(
+            {"name": f"T{n % 3}", "id": 9_000 + n, "date": AT + n // 4, "userId": "long-u"}
+            for n in range(120)
+        ),
+    )
+    vaix(served, "long-u")
+    served.wait_loaded()
+    person = key("nucleus:user", APP, "long-u")
+    path = f"/api/people/{person}/events"
+    seen: list[dict[str, Any]] = []
+    before, pages = "", 0
+    while True:
+        page = whole(served, f"{path}?before={before}")
+        seen += page["events"]
+        pages += 1
+        assert bool(page["names"]) == (before == ""), "what to choose from: once"
+        before = page["next"]
+        if not before:
+            break
+    assert (pages, len(seen)) == (3, 120)
+    expected = served.query(
+        f"SELECT event_id FROM events WHERE person_id = '{person}'"
+        " ORDER BY occurred_at, received_at, request_id, toInt64(substring(name, 2)) IS NULL"
+    )
+    assert {row["event_id"] for row in expected} == {row["event_id"] for row in seen}
+    assert [one["at"] for one in seen] == sorted((one["at"] for one in seen), reverse=True)
+    first = whole(served, path)
+    assert [row["event_id"] for row in served.query(first["sql"])][:1]
+    assert {(one["name"], one["events"]) for one in first["names"]} == {
+        ("T0", 40),
+        ("T1", 40),
+        ("T2", 40),
+    }
+    some = whole(served, f"{path}?name=T1&dialect=nucleus&kind=track")
+    assert {one["name"] for one in some["events"]} == {"T1"}
+    assert (len(some["events"]), some["next"]) == (40, "")
+    assert whole(served, f"{path}?dialect=vaix")["events"] == []
+    late_line = whole(served, f"/api/people/{late['person']}/events")["events"][-1]
+    assert (late_line["name"], late_line["kind"]) == ("init", "session_start")
+    assert late_line["session_id"]
+    for wrong in ("x", "AB", "0" * 71, "%27"):
+        assert api(served, "GET", f"{path}?before={wrong}")[0] == 400
+
+
+def test_ids_of_events_and_sessions_find_whose_they_are(
+    served: Served, late: dict[str, str]
+) -> None:
+    (event,) = served.query(
+        f"SELECT event_id, session_id FROM events WHERE person_id = '{late['person']}'"
+        " AND name = 'CLICK'"
+    )
+    for what, ident in (
+        ("person", late["anonymous"]),
+        ("event", event["event_id"]),
+        ("session", event["session_id"]),
+    ):
+        (one,) = sought(served, find=f" {ident} ")
+        assert (one["namespace"], one["value"], one["person_id"], one["events"]) == (
+            what,
+            ident,
+            late["person"],
+            5,
+        )
+        assert sought(served, find=ident, account="other") == []
+    vaix(served, "derived-u")
+    served.wait_loaded()
+    (row,) = served.query(
+        "SELECT session_id, person_id FROM sessions WHERE person_id = "
+        f"'{key('vaix:user', 'g1', 'derived-u')}'"
+    )
+    (one,) = sought(served, find=row["session_id"])
+    assert (one["namespace"], one["scope"], one["person_id"]) == (
+        "session",
+        "vaix",
+        row["person_id"],
+    )
+    assert sought(served, find="00000000-0000-8000-8000-000000000001") == []
+
+
 def test_every_id_that_was_ever_shown_leads_to_the_person(
     served: Served, late: dict[str, str]
 ) -> None:

@@ -22,8 +22,10 @@ from headwater.carrying import Carrying, Identifier, whole_text
 from headwater.decoding import Judge
 from headwater.errors import JournalDamaged, QueryRefused
 from headwater.journal.journal import Batch, Position, Reader
-from headwater.people import HISTORY, IDENTITIES, MERGES, NOBODY, PROFILE, SEEN, SESSIONS, People
-from headwater.people import rows as rows_of
+from headwater.people import People
+from headwater.person_rows import HISTORY, IDENTITIES, MERGES, NOBODY, PROFILE, SEEN, SESSIONS
+from headwater.person_rows import of as of_person
+from headwater.person_rows import rows as rows_of
 from headwater.store.rows import uuid_text
 from headwater.view.formats import to_json
 
@@ -81,7 +83,7 @@ class _Export:
     ) -> None:
         self._people = people
         self._ask = people.ask
-        self._of = {"person": person, "account": account}
+        self._of = of_person(person, account)
         self._reader = reader
         self._judge = judge
         self._counts: dict[str, int] = {}

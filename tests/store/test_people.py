@@ -266,7 +266,7 @@ def test_many_overrides_are_folded_at_once(
     assert shown(store) == before
 
 
-@pytest.mark.parametrize("after", range(7))
+@pytest.mark.parametrize("after", range(11))
 def test_a_fold_that_is_cut_short_anywhere_is_done_again(
     store: Store, people: PeopleStore, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -286,13 +286,13 @@ def test_a_fold_that_is_cut_short_anywhere_is_done_again(
 
     with monkeypatch.context() as patched:
         patched.setattr(writing, "command", until_killed)
-        if after < 6:
+        if after < 10:
             with pytest.raises(Killed):
                 fold(people, now)
         else:
             fold(people, now)
     # A new process reads the dictionaries anew.
-    for dictionary in ("attributed", "aliased", "resessioned"):
+    for dictionary in ("attributed", "aliased", "resessioned", "overrides", "touched"):
         command(f"SYSTEM RELOAD DICTIONARY headwater_store.{dictionary}")
     assert shown(store) == before
     fold(PeopleStore(writing), now)

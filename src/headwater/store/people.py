@@ -122,7 +122,9 @@ class PeopleStore:
                 "bounds": [order for order, _ in pieces],
                 "principals": [principal for _, principal in pieces],
             }
-        self._write("attributions", written.values(), dictionary="attributed")
+        several = any(len(row["bounds"]) > 1 for row in written.values())
+        kind = "pieces" if several else ""
+        self._write("attributions", written.values(), dictionary="attributed", kind=kind)
 
     def write_aliases(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """(principal, person); a principal that is its own person is an alias no more."""
@@ -137,7 +139,7 @@ class PeopleStore:
             (row.account, row.dialect, row.scope, row.person): msgspec.structs.asdict(row)
             for row in rows
         }
-        self._write("resessions", written.values(), dictionary="resessioned")
+        self._write("resessions", written.values(), dictionary="resessioned", kind="sessions")
 
     def write_merges(self, rows: Sequence[Merge]) -> None:
         """Merges, by their ids."""
@@ -165,23 +167,33 @@ class PeopleStore:
         self._insert("erasures_rows", [row])
 
     def _write(
-        self, table: str, rows: Iterable[Mapping[str, Any]], *, dictionary: str = ""
+        self,
+        table: str,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        dictionary: str = "",
+        kind: str = "",
     ) -> None:
         written = list(rows)
         if not written:
             return
         self._version += 1
         self._insert(table, [{**row, "version": self._version} for row in written])
+        if kind and not self._known(kind):
+            # First: a query must look at all of what is new.
+            load_dictionaries(self._writing, "overrides")
         if dictionary:
-            self._reload(dictionary)
+            load_dictionaries(self._writing, dictionary, "touched")
+
+    def _known(self, kind: str) -> bool:
+        """Whether readers know that there are overrides of a kind, a column of `overrides`."""
+        sql = f"SELECT dictGet('headwater_store.overrides', '{kind}', toUInt64(0))"
+        return bool(self._writing.rows(sql)[0][0])
 
     def _insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             batch = pa.RecordBatch.from_pylist(list(rows), schema=_SCHEMAS[table])
             self._writing.insert(f"headwater_store.{table}", batch)
-
-    def _reload(self, dictionary: str) -> None:
-        self._writing.command(f"SYSTEM RELOAD DICTIONARY headwater_store.{dictionary}")
 
     # --- asked ----------------------------------------------------------------------------------
 
@@ -289,10 +301,24 @@ class PeopleStore:
                     f"ALTER TABLE headwater_store.{table} DELETE WHERE version <= {version} "
                     "SETTINGS mutations_sync = 2"
                 )
-                self._reload(_FOLDED[table])
+                reload(self._writing, _FOLDED[table])
         gone = sum(count for count, _ in self._folding.values())
         self._folding = {}
         return gone
+
+
+def reload(writing: Writing, *dictionaries: str) -> None:
+    """Put in force what has become of the tables under some dictionaries. Raises StoreError.
+
+    What kinds of overrides there are comes first, so that a query looks at all of one that is new;
+    which rows to look them up for comes last, so that it finds them."""
+    load_dictionaries(writing, "overrides", *dictionaries, "touched")
+
+
+def load_dictionaries(writing: Writing, *dictionaries: str) -> None:
+    """Load some dictionaries again, in this order. Raises StoreError."""
+    for one in dictionaries:
+        writing.command(f"SYSTEM RELOAD DICTIONARY headwater_store.{one}")
 
 
 def seen_rows(

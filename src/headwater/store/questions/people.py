@@ -51,7 +51,7 @@ def about(person: str) -> dict[str, str]:
         "identities": f"SELECT *\nFROM identities\n{whose}\nORDER BY last_seen DESC",
         # Named by the events first: the view alone would put together everybody's.
         "sessions": (
-            f"SELECT *\nFROM sessions\n{whose}\n"
+            f"SELECT *\nFROM sessions\n{whose}\n"  # noqa: S608
             f"    AND session_id IN (SELECT session_id FROM events {whose})\n"
             "ORDER BY started_at DESC"
         ),

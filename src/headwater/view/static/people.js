@@ -36,7 +36,7 @@ const COLUMNS = [
   { title: "As", cell: cell(as) },
   ...(several ? [{ title: "Account", key: "account" }] : []),
   { title: "Events", numeric: true, cell: (row) => number(row.events) },
-  { title: "First seen", cell: (row) => h("span", { title: row.first_seen }, time(row.first_seen)) },
+  { title: "First seen", cell: (row) => h("span", { title: row.first_seen, style: { "white-space": "nowrap" } }, time(row.first_seen)) },
   { title: "Last seen", cell: (row) => ago(row.last_seen) },
 ];
 
@@ -46,10 +46,10 @@ async function find({ find: text }) {
   asking?.abort();
   asking = new AbortController();
   const query = { find: text.trim(), account };
-  place("h-people").textContent = query.find ? `Found for “${query.find}”` : "Who acted last";
   const done = waiting(place("people"));
   try {
     const found = await api("/api/people", { query, signal: asking.signal });
+    place("h-people").textContent = query.find ? `Found for “${query.find}”` : "Who acted last";
     const more = found.more
       ? h("p", { class: "muted" }, query.find ? "More people carry it: it is no way to find one." : "The latest; find others by what they carry.")
       : null;

@@ -17,6 +17,8 @@ place("back").href = addressOf("/people", { account });
 const dot = (dialect) => h("span", { class: "dot", style: { background: dialectColour(dialect) }, "aria-hidden": "true" });
 const dialectOf = (row) => h("span", {}, dot(row.dialect), " ", row.dialect);
 const wrapped = (...parts) => h("div", {}, ...parts);
+/** A time that a narrow table does not break. */
+const when = (iso) => h("span", { title: iso, style: { "white-space": "nowrap" } }, time(iso));
 
 /** Of how many, where a list is cut. */
 function shown(found, name) {
@@ -52,13 +54,13 @@ const IDENTITIES = [
   { title: "Namespace", cell: (row) => wrapped(row.namespace, row.scope ? h("span", { class: "muted" }, ` in ${row.scope}`) : null) },
   { title: "Strength", cell: (row) => wrapped(badge(row.strength, STATES[row.strength] ?? ""), row.shared ? [" ", badge("shared", "warn")] : null) },
   { title: "Events", numeric: true, cell: (row) => number(row.events) },
-  { title: "First seen", cell: (row) => time(row.first_seen) },
+  { title: "First seen", cell: (row) => when(row.first_seen) },
   { title: "Last seen", cell: (row) => ago(row.last_seen) },
   { title: "Said first by", cell: (row) => wrapped("event ", eventLink(row.asserted_by)) },
 ];
 
 const SESSIONS = [
-  { title: "Began", cell: (row) => time(row.started_at) },
+  { title: "Began", cell: (row) => when(row.started_at) },
   { title: "Took", cell: (row) => duration((moment(row.ended_at) - moment(row.started_at)) / 1000) },
   { title: "Dialect", cell: dialectOf },
   { title: "Events", numeric: true, cell: (row) => number(row.events) },
@@ -70,7 +72,7 @@ const SESSIONS = [
 const VALUES = [
   { title: "Property", key: "key" },
   { title: "Value", cell: (row) => wrapped(row.value === null ? h("span", { class: "muted" }, "taken away") : h("code", {}, row.value)) },
-  { title: "Since", cell: (row) => time(row.at) },
+  { title: "Since", cell: (row) => when(row.at) },
   { title: "By", cell: (row) => wrapped(dialectOf(row), ", event ", eventLink(row.event_id)) },
 ];
 

@@ -251,6 +251,18 @@ def test_a_damaged_stretch_is_skipped_and_said(
     assert loading.loader.step() == 0
 
 
+def test_what_a_replay_left_open_is_concluded_whoever_asked_first(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal(tmp_path, each(vaix("u1")))
+    loading = start()
+    loading.books()  # the console asks before the loader's first step
+    concluded: list[int] = []
+    monkeypatch.setattr(loading.identifying, "recheck", lambda: concluded.append(1))
+    loading.all()
+    assert concluded == [1]
+
+
 class Failing:
     """Raises on the way to the store, as often as it is told to."""
 

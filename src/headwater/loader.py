@@ -123,7 +123,7 @@ class Loader:
         self._books = threading.Lock()
         self._marks: dict[int, int] = {}
         self._last_step = 0
-        self._reconciled = False
+        self._reconciled = self._rechecked = False
         self._left: set[Place] = set()
         self._left_rejected: set[Place] = set()
         self._waiting_since = 0
@@ -146,8 +146,7 @@ class Loader:
     def refresh_in_flight(self) -> None:
         """Bring the table `accounting` up to now; call it before a query that reads it.
         Raises StoreError."""
-        if not self._reconciled:
-            self.reconcile()
+        self._reconcile_once()
         with self._books:
             # The journal is read after the marks: what comes in meanwhile is in flight too, and
             # what is loaded meanwhile has a later step, which the view leaves out.
@@ -158,14 +157,26 @@ class Loader:
         """Learn from the store how far loading has got, and which places beyond that are there.
         Raises StoreError."""
         with self._books:
-            self._reconciled = False
-            self._marks = self.store.watermarks()
-            self._last_step = self.store.last_step()
-            self._left = self.store.places_after(EVENTS, self._marks)
-            self._left_rejected = self.store.places_after(REJECTED, self._marks)
-            self.violations.forget_after(self._marks)
-            self._reconciled = True
+            self._learn()
         self._on_marks(self._marks)
+
+    def _reconcile_once(self) -> None:
+        """The same, if it is not known. Looked at under the lock: to learn it again while a step
+        goes on would take that step's counts away."""
+        with self._books:
+            if self._reconciled:
+                return
+            self._learn()
+        self._on_marks(self._marks)
+
+    def _learn(self) -> None:
+        self._reconciled = False
+        self._marks = self.store.watermarks()
+        self._last_step = self.store.last_step()
+        self._left = self.store.places_after(EVENTS, self._marks)
+        self._left_rejected = self.store.places_after(REJECTED, self._marks)
+        self.violations.forget_after(self._marks)
+        self._reconciled = True
 
     # --- the thread -----------------------------------------------------------------------------
 
@@ -209,9 +220,10 @@ class Loader:
             yield
 
     def _guarded_step(self) -> int:
-        if not self._reconciled:
-            self.reconcile()
+        self._reconcile_once()
+        if not self._rechecked:
             self.identifying.recheck()
+            self._rechecked = True
         # A step makes tens of thousands of objects, none of them in a cycle, and lets go of them
         # all: looking for cycles among them meanwhile cost a tenth of loading.
         collecting = gc.isenabled()
@@ -219,7 +231,8 @@ class Loader:
         try:
             return self._step()
         except BaseException:
-            self._reconciled = False
+            with self._books:
+                self._reconciled = self._rechecked = False
             self.identifying.abandon()
             raise
         finally:

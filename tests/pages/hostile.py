@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from bench.traffic import APP, COMPANY, TOKEN, Wire
 
-#: Each sets `window.pwned` where it is taken for markup, script, or a template.
+#: Each sets `window.pwned` where it is taken for markup, script, or a template; the last is only long.
 MARKUP = (
     "<img src=x onerror=\"window.pwned='img'\">",
     "</script><script>window.pwned='script'</script>",
@@ -16,6 +16,7 @@ MARKUP = (
     "javascript:window.pwned='url'",
     "=HYPERLINK(\"javascript:window.pwned='sheet'\")\u202e\u0007",
     "<a href='javascript:pwned=1' style='position:fixed;inset:0'>x</a>",
+    "\u00c6onerror" * 50,
 )
 
 

@@ -75,7 +75,7 @@ def addresses(served: Served) -> list[str]:
     )
     (person,) = served.query(
         "SELECT person_id FROM events WHERE name LIKE '%onerror%' AND person_id IS NOT NULL"
-        " GROUP BY person_id ORDER BY count() DESC LIMIT 1"
+        " GROUP BY person_id ORDER BY max(length(name)) DESC, count() DESC, person_id LIMIT 1"
     )
     idents = {"/people/{ident}": person["person_id"], "/events/{ident}": event["event_id"]}
     return [page.path.replace("{ident}", idents.get(page.path, "")) for page in PAGES]

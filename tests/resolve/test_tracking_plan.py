@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +290,37 @@ def test_a_load_that_is_cut_short_counts_once(start: Start, tmp_path: Path) -> N
     assert counts(loading)["Buy", "reject", BAD] == 2
     assert counts(loading)["Buy", "reject", "/total is missing"] == 1
     assert loading.books()["nucleus"] == (5, 2, 0, 3, 0)
+
+
+def test_who_asks_for_the_books_at_the_start_takes_no_count_away(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loader that starts learns what is beyond the watermarks once, whoever else wants to know."""
+    fill(tmp_path)
+    counted = threading.Event()
+    loading = start(
+        plan({"Buy": TOTAL}),
+        checkpoint=lambda reached: counted.set() if reached == "violations" else None,
+    )
+    asking = threading.Thread(target=loading.loader.refresh_in_flight)
+    forget_after = loading.loader.violations.forget_after
+    times = 0
+
+    def forget(watermarks: Mapping[int, int]) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            asking.start()
+            time.sleep(0.2)  # it finds now that nothing is known
+        else:
+            assert counted.wait(10)
+        forget_after(watermarks)
+
+    monkeypatch.setattr(loading.loader.violations, "forget_after", forget)
+    loading.loader.step()
+    asking.join()
+    assert times == 1
+    assert counts(loading)["Buy", "observe", BAD] == 1
 
 
 def test_old_counts_are_folded_and_stay(start: Start, tmp_path: Path) -> None:

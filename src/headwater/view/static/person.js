@@ -44,7 +44,7 @@ function head(found) {
       tile("Sessions", number(found.counts.sessions)),
       tile("Identifiers", number(found.counts.identities)),
       tile("First seen", time(found.first_seen)),
-      tile("Last seen", time(found.last_seen), span === null ? null : `known for ${duration(span)}`)),
+      tile("Last seen", time(found.last_seen), span ? `known for ${duration(span)}` : null)),
     sources(found.sql.person, address));
   document.title = `${first ? first.value : "Person"} · Headwater`;
 }

@@ -17,7 +17,9 @@ from uuid import UUID
 
 import pytest
 
+from headwater import limits
 from headwater.accept.accounts import Accounts
+from headwater.accept.request import Request
 from headwater.clock import system_clock
 from headwater.config import Account, VaixAccount
 from headwater.decode import vaix as vaix_dialect
@@ -340,6 +342,31 @@ def test_old_journal_files_go_once_they_are_loaded(start: Start, tmp_path: Path)
     assert loading.reader.expire(system_clock() + days, loading.loader.marks()) > 0
     assert loading.reader.bytes_used() < before
     assert loading.reader.read(Position(0, 0), batches_max=9, bytes_max=10**6) is not None
+
+
+def test_what_a_kill_left_behind_is_known_until_its_writers_turn(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start may read other writers first, and no more than a step's worth."""
+    monkeypatch.setattr(limits, "load_events_max", 10)
+
+    def cut(reached: str) -> None:
+        if reached == "events":
+            raise Killed
+
+    def events(*numbers: int) -> list[tuple[Request, int]]:
+        return each(*(nucleus({"name": f"E{n}", "id": n}, {"id": n}) for n in numbers), events=2)
+
+    journal(tmp_path, events(0, 1))
+    journal(tmp_path, events(2, 3), writer=1)
+    with pytest.raises(Killed):
+        start(checkpoint=cut).all()
+    journal(tmp_path, events(*range(4, 9)))
+    loading = start()
+    loading.all()
+    assert loading.names() == [f"E{number}" for number in range(9)]
+    rejected = loading.store.query("SELECT count() FROM rejected").rows
+    assert (rejected, loading.books()) == ([[9]], {"nucleus": (18, 9, 0, 9, 0)})
 
 
 # --- kill -9 ----------------------------------------------------------------------------------

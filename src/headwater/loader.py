@@ -263,9 +263,16 @@ class Loader:
         else:
             self._waiting_since = 0
             self.identifying.catch_up()
-        self._left.clear()
-        self._left_rejected.clear()
+        self._left = self._beyond(self._left)
+        self._left_rejected = self._beyond(self._left_rejected)
         return max(events, len(work.loads), skipped)
+
+    def _beyond(self, left: set[Place]) -> set[Place]:
+        """What still lies beyond the watermarks: a step after a kill need not read all that the
+        one before it had read."""
+        if not left:
+            return left
+        return {place for place in left if place[1] > self._marks.get(place[0], 0)}
 
     def _read(self) -> tuple[list[tuple[int, list[Batch]]], int]:
         """Batches to load, by writer, each writer's in order, together within the bounds; and how

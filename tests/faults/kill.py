@@ -194,12 +194,16 @@ def run(
         prefix=faked(clock) if clock else (),
     )
     try:
-        with mounted(served.data, DISK_MIB) if "disk" in more else nullcontext(), served:
-            until = time.monotonic() + seconds
-            asyncio.run(under_load(served, ledger, faults.follow(served, until)))
-            began = time.monotonic()
-            wrong = check(served, ledger)
-            took = time.monotonic() - began
+        with mounted(served.data, DISK_MIB) if "disk" in more else nullcontext():
+            with served:
+                until = time.monotonic() + seconds
+                asyncio.run(under_load(served, ledger, faults.follow(served, until)))
+                began = time.monotonic()
+                wrong = check(served, ledger)
+                took = time.monotonic() - began
+            if wrong and "disk" in more:
+                # What is mounted is gone after this.
+                shutil.copytree(served.data, folder / "kept", symlinks=True)
     finally:
         ledger.close()
     promised = ledger.promised()

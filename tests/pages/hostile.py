@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from bench.traffic import APP, COMPANY, TOKEN, Wire
 
-#: Each sets `window.pwned` where it is taken for markup, script, or a template; the last is only long.
+#: Each sets `window.pwned` where it is taken for markup, script, or a template; the last is long.
 MARKUP = (
     "<img src=x onerror=\"window.pwned='img'\">",
     "</script><script>window.pwned='script'</script>",

@@ -295,7 +295,7 @@ def test_a_load_that_is_cut_short_counts_once(start: Start, tmp_path: Path) -> N
 def test_who_asks_for_the_books_at_the_start_takes_no_count_away(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loader that starts learns what is beyond the watermarks once, whoever else wants to know."""
+    """A loader that starts learns what is beyond the watermarks once, whoever else asks."""
     fill(tmp_path)
     counted = threading.Event()
     loading = start(

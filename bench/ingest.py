@@ -77,9 +77,10 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def measure_one(server_name: str, load: Load, *, seconds: float, rounds: int) -> Row:
-    """One server, one load: a warm-up, then the median of some rounds."""
+    """One server, one load: a warm-up where more than one round is asked for, then the median."""
     with scratch() as folder, SERVERS[server_name](folder) as server:
-        load.measure(server, folder, seconds=min(WARM_SECONDS, seconds))
+        if rounds > 1:
+            load.measure(server, folder, seconds=min(WARM_SECONDS, seconds))
         runs = []
         used, requests = cpu_seconds(server.pids), 0.0
         for _ in range(rounds):

@@ -121,8 +121,11 @@ def gamooga_post(number: int) -> Wire:
     return Wire(method="POST", target=f"/evwidj/?{query}", body=json.dumps(body).encode())
 
 
-def nucleus_events(number: int, size: int, person: int | None = None) -> bytes:
-    """A message of `size` events as nucleus-analytics sends them."""
+def nucleus_events(
+    number: int, size: int, person: int | None = None, session: int | None = None
+) -> bytes:
+    """A message of `size` events as nucleus-analytics sends them; a session for each message, or
+    the one that is given."""
     choose = random.Random(number)
     who = "" if person is None else str(person)
     events = [
@@ -132,7 +135,7 @@ def nucleus_events(number: int, size: int, person: int | None = None) -> bytes:
             "id": choose.randrange(1, 1_000_000),
             "date": _DATE + number * 1_000 + place,
             "payload": {"trackName": f"track {place}", "duration": 120},
-            "sessionId": 967_949 + number,
+            "sessionId": 967_949 + (number if session is None else session),
             "userId": f"richard_hendrix{who}",
             "anonId": f"oT3FAllRW0CQ{who}",
             "deviceId": f"CiF9fH5XFVjD7Xo{who}",

@@ -20,7 +20,8 @@ from websockets.frames import Frame, Opcode
 from bench.traffic import APP, nucleus_events
 from bench.wrk import Measured
 
-FRAMES = 128
+#: Of each connection, all of one session: a client is one.
+FRAMES = 8
 
 
 class Client(asyncio.Protocol):
@@ -88,21 +89,22 @@ def _frame_end(data: bytes) -> int | None:
     return start + length if len(data) >= start + length and len(data) >= start else None
 
 
-def frames_of(size: int) -> list[bytes]:
-    """Masked text frames of `size` events each."""
+def frames_of(size: int, session: int) -> list[bytes]:
+    """A client's masked text frames of `size` events each."""
+    first = session * FRAMES
     return [
-        Frame(Opcode.TEXT, nucleus_events(number, size)).serialize(mask=True)
-        for number in range(FRAMES)
+        Frame(Opcode.TEXT, nucleus_events(number, size, session=session)).serialize(mask=True)
+        for number in range(first, first + FRAMES)
     ]
 
 
 async def measure(host: str, port: int, size: int, seconds: float, connections: int) -> Measured:
     """All connections at once for `seconds`."""
     loop = asyncio.get_running_loop()
-    frames = frames_of(size)
+    frames = [frames_of(size, number) for number in range(connections)]
     waits: list[float] = []
     clients = [
-        (await loop.create_connection(lambda n=number: Client(frames, n, waits), host, port))[1]  # type: ignore[misc]
+        (await loop.create_connection(lambda n=number: Client(frames[n], n, waits), host, port))[1]  # type: ignore[misc]
         for number in range(connections)
     ]
     began = time.perf_counter()

@@ -37,30 +37,25 @@ SOURCE(CLICKHOUSE(QUERY
 LAYOUT(FLAT())
 LIFETIME(0);
 
--- What it was stored with is what it says.
+-- In one statement, since each takes as long as all. `settled`: what it was stored with is what it
+-- says. `owner_now`: the owner where no override has two pieces, without the columns of
+-- `event_order`; a query that began before such an override came takes what was known at loading.
+-- The indexes: an event, and the events of a session or with an identifier, found among all.
 ALTER TABLE headwater_store.events_rows
     ADD COLUMN IF NOT EXISTS settled Bool ALIAS NOT (
         dictHas('headwater_store.touched', reinterpretAsUInt64(subject))
-        OR dictHas('headwater_store.touched', reinterpretAsUInt64(principal)));
-
--- `owner`, where no override has two pieces: without the columns of `event_order`. A query that
--- began before such an override came takes what was known at loading.
-ALTER TABLE headwater_store.events_rows
+        OR dictHas('headwater_store.touched', reinterpretAsUInt64(principal))),
     ADD COLUMN IF NOT EXISTS owner_now UUID ALIAS if(
         dictGet('headwater_store.overrides', 'pieces', toUInt64(0)) = 1,
         owner,
         if(
             length(dictGet('headwater_store.attributed', 'bounds', tuple(subject))) = 1,
             arrayElement(dictGet('headwater_store.attributed', 'principals', tuple(subject)), 1),
-            principal)) AFTER owner;
-
-ALTER TABLE headwater_store.events_rows
+            principal)) AFTER owner,
     MODIFY COLUMN person UUID ALIAS if(
         settled,
         principal,
-        dictGetOrDefault('headwater_store.aliased', 'person', tuple(owner_now), owner_now));
-
-ALTER TABLE headwater_store.events_rows
+        dictGetOrDefault('headwater_store.aliased', 'person', tuple(owner_now), owner_now)),
     MODIFY COLUMN session_now Nullable(UUID) ALIAS if(
         NOT derived OR settled,
         if(derived AND principal = toUUID('00000000-0000-0000-0000-000000000000'), NULL, session_id),
@@ -79,10 +74,7 @@ ALTER TABLE headwater_store.events_rows
                                 (account, dialect, scope, person)))),
                     toUUID('00000000-0000-0000-0000-000000000000')),
                 session_id),
-            session_id));
-
--- An event, and the events of a session or with an identifier, found among all.
-ALTER TABLE headwater_store.events_rows
+            session_id)),
     ADD INDEX IF NOT EXISTS by_event event_id TYPE bloom_filter(0.001) GRANULARITY 1,
     ADD INDEX IF NOT EXISTS by_session session_id TYPE bloom_filter(0.001) GRANULARITY 1,
     ADD INDEX IF NOT EXISTS by_value identities.value TYPE bloom_filter(0.001) GRANULARITY 1;

@@ -23,7 +23,7 @@ types: install
 # Two at a time, a file each, since most tests wait for servers; then what measures, by itself.
 tests: install
 	$(BIN)/pytest -rs -n 2 --dist loadfile -m "not alone"
-	$(BIN)/pytest -rs -m alone
+	$(BIN)/pytest -rs -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests)
 
 bench: install
 	$(BIN)/python -m bench.ingest $(ARGS)
@@ -43,8 +43,8 @@ install: .venv/.installed
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "Python's venv is missing. Debian, Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -e .
 	touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from headwater.replay import ReplayResult, finish_interrupted, replay
 from headwater.store.clickhouse import EVENTS
 from tests.journaled import AT, Loading, each, journal, nucleus, vaix, with_decode
 from tests.store.opened import empty_store
+from tests.trust.serving import FULL
 
 Start = Callable[..., Loading]
 TWICE = {"name": "A", "id": 1}
@@ -266,6 +268,9 @@ def test_many_ranges_are_rewritten_together(start: Start, tmp_path: Path) -> Non
     assert loading.books() == {"vaix": (5, 5, 0, 0, 0)}
 
 
+STATEMENTS = ("INSERT INTO headwater_store.replays", "DELETE", "INSERT", "loads")
+
+
 def test_kill_9_in_a_replay_leaves_nothing_out_and_nothing_twice(tmp_path: Path) -> None:
     batches = [
         [(nucleus(*({"name": f"E{batch}.{n}", "id": n} for n in range(50))), 50)]
@@ -274,7 +279,9 @@ def test_kill_9_in_a_replay_leaves_nothing_out_and_nothing_twice(tmp_path: Path)
     journal(tmp_path, *batches)
     command = [sys.executable, "-m", "tests.replaying_process", str(tmp_path)]
     subprocess.run([*command, "load"], check=True, timeout=60)
-    for statement in ("INSERT INTO headwater_store.replays", "DELETE", "INSERT", "loads"):
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    for statement in STATEMENTS if FULL else random.Random(seed).sample(STATEMENTS, 2):
         replaying = subprocess.Popen([*command, statement], stdout=subprocess.PIPE)
         assert replaying.stdout is not None
         assert replaying.stdout.readline() == b"there\n"

@@ -2,9 +2,11 @@
 all the while, whatever becomes of the server; numbered events, and then time to send what is left.
 
 Its timer reports once only, so the application asks it to. The pauses are the client's need, as in
-nucleus_python.py; its ids are random numbers up to 10,000, so they are seeded.
+nucleus_python.py; its ids are random numbers up to 10,000, so they are seeded. It may wait for
+a thread that another one of its own has not started yet (RuntimeError); it is asked again then.
 """
 
+import contextlib
 import os
 import random
 import sys
@@ -20,13 +22,20 @@ COUNT = 24
 nucleus.api_url, nucleus.app_id = sys.argv[1:3]
 nucleus.report_interval = 3600
 nucleus.app_started()
+
+
+def report() -> None:
+    with contextlib.suppress(RuntimeError):
+        nucleus.current_client.report_data()
+
+
 for number in range(COUNT):
     nucleus.track(f"KEPT_{number}", data={"number": number})
-    nucleus.current_client.report_data()
+    report()
     time.sleep(0.3)
 for _ in range(40):
     if not nucleus.current_client.queue:
         break
-    nucleus.current_client.report_data()
+    report()
     time.sleep(0.3)
 print("left in the queue:", len(nucleus.current_client.queue))

@@ -37,7 +37,7 @@ from tests.resolve.scenarios import SCENARIOS, Scenario, orbee, vibetrace
 FULL = bool(os.environ.get("HEADWATER_FULL"))
 Shared = Mapping[str, frozenset[str]]
 often = settings(
-    max_examples=20_000 if FULL else 250,
+    max_examples=20_000 if FULL else 120,
     deadline=None,
     database=None,
     print_blob=True,

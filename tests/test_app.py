@@ -234,6 +234,7 @@ def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(tmp_path: 
     assert len(acknowledged) >= 50
 
 
+@pytest.mark.alone
 def test_when_the_only_worker_is_killed_it_is_ready_again_within_five_seconds(
     collecting: Collecting,
 ) -> None:

@@ -44,7 +44,7 @@ from tests.resolve.histories import (
 from tests.resolve.reference import Label, Outcome, attribute, together
 
 FULL = bool(os.environ.get("HEADWATER_FULL"))
-HISTORIES = 300 if FULL else 25
+HISTORIES = 300 if FULL else 16
 SEED = int(os.environ.get("HEADWATER_SEED") or random.randrange(2**32))
 ROUNDS = 5 if FULL else 1
 #: Small enough that a history comes in several steps.

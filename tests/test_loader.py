@@ -28,6 +28,7 @@ from headwater.journal.journal import Position
 from headwater.store.clickhouse import Store
 from tests.journaled import APP, Loading, each, journal, nucleus, vaix, with_decode
 from tests.store.opened import empty_store
+from tests.trust.serving import FULL
 
 CHECKPOINTS = ("claimed", "rejected", "events", "loads")
 Start = Callable[..., Loading]
@@ -371,7 +372,7 @@ def test_what_a_kill_left_behind_is_known_until_its_writers_turn(
 
 # --- kill -9 ----------------------------------------------------------------------------------
 
-ROUNDS = 6
+ROUNDS = 6 if FULL else 4
 
 
 def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
@@ -21,7 +22,8 @@ from tests.store.made import APP, AT, insert, make_event, make_request
 
 COLUMNS = {
     "events": "event_id request_id account dialect scope kind name occurred_at received_at "
-    "person_id session_id identities properties context issues transport",
+    "person_id session_id identities properties context issues transport "
+    "page country device os browser bot",
     "people": "account person_id first_seen last_seen properties identities events",
     "sessions": "account session_id person_id dialect started_at ended_at events errors derived "
     "scope session over",
@@ -38,6 +40,44 @@ COLUMNS = {
 @pytest.mark.parametrize("table", COLUMNS)
 def test_the_views_have_the_columns_that_are_promised(store: Store, table: str) -> None:
     assert store.query(f"SELECT * FROM {table}").columns == COLUMNS[table].split()
+
+
+def test_stored_fields_follow_from_the_event(store: Store) -> None:
+    device = {"kind": "mobile", "os": "iOS", "browser": "Safari"}
+    context = {"page": "/a?b#c", "country": "NL", "bot": False, "device": device}
+    insert(store, make_event(context=context))
+    fields = "page, country, device, os, browser, bot"
+    assert store.query(f"SELECT {fields} FROM events").rows == [
+        ["/a", "NL", "mobile", "iOS", "Safari", "false"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ("", ""),
+        (1, "1"),
+        (True, "true"),
+        ([1, "x", None], "[1,'x',NULL]"),
+        ({"a": 1}, None),
+        ("x" * 100_000, "x" * 100_000),
+    ],
+)
+def test_stored_fields_take_whatever_stands_there(store: Store, odd: Any, said: str | None) -> None:
+    """One that could not be computed would stop the load."""
+    device = {"kind": odd, "os": odd, "browser": odd}
+    insert(
+        store,
+        make_event(0, context={"page": odd, "country": odd, "bot": odd, "device": device}),
+        make_event(1, context={"device": odd}, properties={"url": odd}),
+        make_event(2, context={"referrer": odd}, properties={"page": odd}),
+    )
+    pixel = make_request(dialect="orbee")
+    insert(store, make_event(kind="page", context={"referrer": odd}), request=pixel, batch=2)
+    fields = "page, country, device, os, browser, bot"
+    rows = store.query(f"SELECT {fields} FROM events ORDER BY dialect, context.bot IS NULL").rows
+    assert rows[0] == [said or None, *[said] * 5]
+    assert [row[0] for row in rows[1:]] == [said or None] * 3
 
 
 def test_an_event_is_read_back_as_it_was(store: Store) -> None:

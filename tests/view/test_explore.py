@@ -341,11 +341,11 @@ def page(browser: Browser, site: Looking) -> Iterator[Page]:
     """Signed in, at the size of a phone; no script may fail, nothing may be refused by the policy,
     no stored markup may run."""
     context = browser.new_context(viewport={"width": 390, "height": 800})
+    context.request.get(f"{site.served.console}/?token={site.served.token()}", max_redirects=0)
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-    page.goto(f"{site.served.console}/?token={site.served.token()}")
     yield page
     title = page.title()
     wide = page.evaluate("document.documentElement.scrollWidth")

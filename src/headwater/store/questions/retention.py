@@ -63,23 +63,31 @@ def retention(asked: Retention) -> str:
     ]
     if "true" not in (starts, comes):
         among.append(f"(({starts}) OR ({comes}))")
-    first = f"min({column})" if starts == "true" else f"minIf({column}, {starts})"
-    days = beginning(unit, column, asked.zone)
-    seen = f"groupUniqArray({days})" if comes == "true" else f"groupUniqArrayIf({days}, {comes})"
-    began = "" if starts == "true" else f" AND countIf({starts}) > 0"
-    cohort = beginning(unit, "began", asked.zone)
-    return f"""SELECT cohort, dateDiff('{unit}', cohort, there) AS after, count() AS people
+    first = beginning(unit, instant(period.since), asked.zone)
+    nth = f"greatest(dateDiff('{unit}', {first}, {beginning(unit, column, asked.zone)}) + 1, 0)"
+    seen = f"bitShiftLeft(toUInt64(1), {nth})"
+    return f"""SELECT add{unit.capitalize()}s({first}, began - 1) AS cohort, there - began AS after,
+    sum(persons) AS people
 FROM (
-    SELECT {cohort} AS cohort,
-        arrayPushFront(arrayFilter(day -> day > cohort, seen), cohort) AS all_there
+    SELECT bitPositionsToArray(started)[1] AS began, count() AS persons,
+        arrayFilter(nth -> nth > began, bitPositionsToArray(came)) AS later,
+        arrayPushFront(later, began) AS all_there
     FROM (
-        SELECT assumeNotNull(person_id) AS person, {first} AS began, {seen} AS seen
+        SELECT assumeNotNull(person_id) AS person,
+            {_units(starts, seen)} AS started,
+            {"started" if comes == starts else _units(comes, seen)} AS came
         FROM events
         WHERE {" AND ".join(among)}
         GROUP BY person
-        HAVING began >= {since}{began}
     )
+    WHERE started != 0 AND NOT bitTest(started, 0)
+    GROUP BY started, came
 )
 ARRAY JOIN all_there AS there
 GROUP BY cohort, after
 ORDER BY cohort, after"""  # noqa: S608
+
+
+def _units(condition: str, seen: str) -> str:
+    """The units with an event that fits, as bits: one number a person, however many events."""
+    return f"groupBitOr({seen if condition == 'true' else f'if({condition}, {seen}, 0)'})"

@@ -81,6 +81,8 @@ def test_the_unit_gives_what_the_bounds_need_and_no_more() -> None:
         ("StateDirectory", "headwater"),
         ("StateDirectoryMode", "0700"),
         ("UMask", "0077"),
+        ("Restart", "always"),
+        ("StartLimitIntervalSec", "0"),
     ):
         assert found[key] == [value]
     assert "ReadWritePaths" not in found

@@ -20,9 +20,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-# Two at a time, a file each, since most tests wait for servers; then what measures, by itself.
+# Three at a time, a file each, since most tests wait for servers; then what measures, by itself.
 tests: install
-	$(BIN)/pytest -rs -n 2 --dist loadfile -m "not alone"
+	$(BIN)/pytest -rs -n 3 --dist loadfile -m "not alone"
 	$(BIN)/pytest -rs -m alone $$(grep -rl --include='test_*.py' 'mark\.alone' tests)
 
 bench: install

@@ -22,20 +22,18 @@ COUNT = 24
 nucleus.api_url, nucleus.app_id = sys.argv[1:3]
 nucleus.report_interval = 3600
 nucleus.app_started()
-
-
-def report() -> None:
-    with contextlib.suppress(RuntimeError):
-        nucleus.current_client.report_data()
-
+client = nucleus.current_client
 
 for number in range(COUNT):
-    nucleus.track(f"KEPT_{number}", data={"number": number})
-    report()
+    with contextlib.suppress(RuntimeError):  # it is in the queue before the client writes that down
+        nucleus.track(f"KEPT_{number}", data={"number": number})
+    with contextlib.suppress(RuntimeError):
+        client.report_data()
     time.sleep(0.3)
 for _ in range(40):
-    if not nucleus.current_client.queue:
+    if not client.queue:
         break
-    report()
+    with contextlib.suppress(RuntimeError):
+        client.report_data()
     time.sleep(0.3)
-print("left in the queue:", len(nucleus.current_client.queue))
+print("left in the queue:", len(client.queue))

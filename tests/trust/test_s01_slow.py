@@ -21,8 +21,6 @@ from headwater import limits
 from tests.served import Served
 from tests.trust.serving import FULL, answers_of, bearer, request, vaix
 
-pytestmark = pytest.mark.alone
-
 SLOW = 500 if FULL else 150
 #: Samples of each kind that are judged together: a p99 of 1,500 is not made by two of them.
 TURNS, COUNT = (6, 500) if FULL else (3, 500)
@@ -159,6 +157,7 @@ async def both(port: int) -> tuple[list[int], list[int]]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.alone
 def test_slow_clients_do_not_double_the_p99_of_others(port: int) -> None:
     for _ in range(TRIES):
         calm, beside = asyncio.run(both(port))

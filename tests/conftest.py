@@ -1,11 +1,32 @@
-"""In CI nothing is skipped: what a test needs is installed there, or the run fails."""
+"""In CI nothing is skipped: what a test needs is installed there, or the run fails. Servers begin
+with the store of one first start (:attr:`Served.first_start`)."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
+from functools import cache
+from pathlib import Path
 
 import pytest
+
+from tests.served import Served
+
+
+@cache
+def first_start() -> Path:
+    """A data folder that a hub has been started on, once in a process of tests."""
+    folder = Path(tempfile.mkdtemp(prefix="headwater-first-start-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    account = '[accounts.any.nucleus]\napps = ["any"]'
+    with Served(folder, account, command="load", anew=True) as once:
+        return once.data
+
+
+Served.first_start = staticmethod(first_start)
 
 
 @pytest.hookimpl(wrapper=True)

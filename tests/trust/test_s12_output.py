@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import os
@@ -18,6 +19,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from tests.faults.watching import metric, until
 from tests.served import HEADWATER, Served
 from tests.trust.serving import ACME, ask, request
 
@@ -145,8 +147,15 @@ def test_a_query_on_a_terminal_steers_nothing(
 def test_the_feed_on_a_terminal_steers_nothing(
     options: tuple[str, ...], served: Served, stored: list[str]
 ) -> None:
+    def watched_by(readers: int) -> None:
+        async def so_many() -> bool:
+            return await metric(served, "headwater_live_watchers") == readers
+
+        asyncio.run(until(so_many))
+
+    watched_by(0)
     with terminal(served, "tail", *options) as (_, ours):
-        time.sleep(1.5)  # it subscribes
+        watched_by(1)
         for text in (*TEXTS.values(), NUL):
             send(served, text)
         send(served, "the last of them")

@@ -63,9 +63,8 @@ ENDLESS = [
 #: Of a p99 beside queries that use all cores; it is the machine's too, on which others may work.
 P99_US_MAX = 30_000
 TRIES = 3
-#: 0.4 GiB at rest. What a refused query had is given back within ten seconds, not at once: 1.7 GiB
-#: have been measured while four at a time were refused for theirs.
-HUB_BYTES_MAX = 2_048 * 1024 * 1024
+#: 0.4 GiB at rest, and what a refused query had is given back within ten seconds, not at once.
+HUB_BYTES_MAX = 512 * 1024 * 1024 + limits.query_parallel_max * limits.query_memory_bytes_max
 
 
 def query(served: Served, sql: str, seconds_max: float = 60.0) -> tuple[int, dict[str, Any], float]:

@@ -36,8 +36,6 @@ log = logging.getLogger("headwater.view.api")
 
 #: What no cache may keep and no browser may take for something else.
 PRIVATE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-#: Calls that may wait for a free place; more are told to come back.
-_WAITING_MAX = 4 * limits.query_parallel_max
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -134,7 +132,7 @@ class Api:
         return serve
 
     async def _answer(self, endpoint: Endpoint, asked: Asked) -> Response:
-        if self._asking >= _WAITING_MAX:
+        if self._asking >= limits.queries_waiting_max:
             return refuse(503, "too many questions at once", "try again", retry_seconds=2)
         handle = endpoint.handle
         assert handle is not None

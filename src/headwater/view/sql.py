@@ -28,7 +28,6 @@ from headwater.view.formats import FORMATS, Format
 #: A name of a kept query: a file name on every system, and never a path.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")
 _NAME_REMEDY = "use letters, digits, spaces, - and _; up to 64"
-_QUERIES_WAITING_MAX = 4 * limits.query_parallel_max
 
 #: Runs a user's SQL, blocking: the text, one of the store's formats, on whose behalf. Raises
 #: QueryRefused, StoreError.
@@ -209,7 +208,7 @@ class SqlRoutes:
             raise WrongUse(
                 f'unknown format "{form_name}"', remedy=f"use one of {', '.join(FORMATS)}"
             )
-        if self._asking >= _QUERIES_WAITING_MAX:
+        if self._asking >= limits.queries_waiting_max:
             return refuse(503, "too many queries at once", "try again", retry_seconds=2)
         form = FORMATS[form_name]
         self._asking += 1

@@ -131,6 +131,18 @@ class Connector:
                 remedy="one process at a time may have it open; see docs/operating.md",
             ) from error
 
+    def give_back(self) -> None:
+        """Let an engine in this process return to the system what queries have freed. By itself it
+        does so within ten seconds, and each query that is refused for its memory may have had
+        512 MiB. It takes 0.1 s."""
+        if self._options:
+            with contextlib.suppress(StoreError, ClickHouseError, RuntimeError):
+                client = self.open(settings=_INSERT)
+                try:
+                    client.command("SYSTEM JEMALLOC PURGE")
+                finally:
+                    client.close()
+
 
 class Writing:
     """Statements and inserts of ours, on a client of their own. Any thread, one call at a time."""
@@ -231,6 +243,8 @@ class Asking:
             if filters is None:
                 kept = client
         except (ClickHouseError, RuntimeError) as error:
+            if code_of(error) in _CROSSED:
+                self._connector.give_back()
             raise _refused(error) from error
         finally:
             if client is not None and client is not kept:
